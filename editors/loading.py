@@ -1,0 +1,144 @@
+"""From a reference to weights in memory. The only importer of `from_pretrained`; one model per process.
+
+Checkpoints are safetensors only, never pickle, and `trust_remote_code` is off. On the CPU the maths is float32 (bf16
+products are some 200 times slower there); on a GPU the model keeps its own dtype.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from editors.anatomy import Anatomy, anatomy_of
+from editors.digest import digest_document, digest_file, digest_tensor
+from editors.errors import BaseNotFound, IntegrityError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+INDEX = "model.safetensors.index.json"
+CARRIED_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A Hugging Face folder of safetensors shards, read but not loaded."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The parsed `config.json`."""
+        try:
+            return json.loads((self.folder / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise BaseNotFound(f"{self.folder} is not a model folder: config.json: {error}",
+                               "give a folder that from_pretrained loads") from error
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Module paths and sizes."""
+        return anatomy_of(self.config)
+
+    @cached_property
+    def weight_map(self) -> dict[str, str]:
+        """Parameter name -> shard file name."""
+        index = self.folder / INDEX
+        if index.exists():
+            return dict(json.loads(index.read_text())["weight_map"])
+        shards = sorted(path.name for path in self.folder.glob("*.safetensors"))
+        if not shards:
+            raise BaseNotFound(f"{self.folder} holds no .safetensors file", "convert the model to safetensors first")
+        return {name: shard for shard in shards for name in read_shard(self.folder / shard)}
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Shard file names, sorted."""
+        return tuple(sorted(set(self.weight_map.values())))
+
+    @cached_property
+    def carried_files(self) -> tuple[str, ...]:
+        """Names of the files other than weights (config, tokenizer), which are copied byte for byte."""
+        return tuple(sorted(path.name for path in self.folder.iterdir()
+                            if path.suffix in CARRIED_SUFFIXES and path.name != INDEX))
+
+    @cached_property
+    def tensor_digests(self) -> dict[str, str]:
+        """Parameter name -> tensor digest; independent of how the weights are sharded."""
+        return {name: digest_tensor(tensor) for shard in self.shards
+                for name, tensor in read_shard(self.folder / shard).items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """The checkpoint's name by content: weights, config and tokenizer."""
+        files = {name: digest_file(self.folder / name) for name in self.carried_files}
+        return digest_document({"tensors": self.tensor_digests, "files": files})
+
+
+def read_shard(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of one shard.
+
+    Raises:
+        IntegrityError: the file is missing or not valid safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise IntegrityError(f"{path} is not a valid safetensors file: {error}", "fetch the model again") from error
+
+
+@dataclass
+class LoadedModel:
+    """A model in memory, in eval mode, with its tokenizer, anatomy and the digest of its checkpoint."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    anatomy: Anatomy
+    digest: str
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the embedding; tensors follow the weights they meet."""
+        return self.model.get_input_embeddings().weight.device
+
+
+_resident: dict[str, LoadedModel] = {}
+
+
+def load(checkpoint: Checkpoint, device: str = "auto") -> LoadedModel:
+    """Load a checkpoint, or return it when it is the one this process holds.
+
+    Raises:
+        ArchitectureError: the architecture is unknown or its shapes are not as promised.
+        IntegrityError: a shard is not valid safetensors, or lacks a tensor.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    key = f"{checkpoint.digest}@{device}"
+    if key not in _resident:
+        _resident.clear()
+        anatomy = checkpoint.anatomy
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        for shard in checkpoint.shards:
+            read_shard(checkpoint.folder / shard)
+        dtype = torch.float32 if device == "cpu" else "auto"
+        model, report = AutoModelForCausalLM.from_pretrained(
+            checkpoint.folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True)
+        if report["missing_keys"] or report["mismatched_keys"]:
+            raise IntegrityError(f"{checkpoint.folder} lacks tensors: {sorted(report['missing_keys'])[:3]}",
+                                 "fetch the model again")
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        anatomy.check(model)
+        model.requires_grad_(False)
+        _resident[key] = LoadedModel(model.to(device).eval(), tokenizer, anatomy, checkpoint.digest)
+    return _resident[key]
