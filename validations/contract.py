@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
+
+from pydantic import ConfigDict
 
 from editors.contract import Frozen
 from editors.digest import digest_document
@@ -11,7 +14,13 @@ from editors.prompts import Role
 Severity = Literal["critical", "warning", "info"]
 
 
-class Measurement(Frozen):
+class Recorded(Frozen):
+    """Numbers that are written as they are: NaN and infinity survive JSON (as "NaN", "Infinity") and can be digested."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+
+class Measurement(Recorded):
     """One number about one prompt, of the parent and of the candidate, by one named protocol."""
 
     request: str
@@ -39,7 +48,7 @@ class Transcript(Frozen):
     candidate: str
 
 
-class Measurements(Frozen):
+class Measurements(Recorded):
     """Everything measured about one candidate against its parent, each under its own digest."""
 
     parent_digest: str
@@ -51,7 +60,7 @@ class Measurements(Frozen):
     @property
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        return digest_document(self.model_dump(mode="json"))
+        return digest_document(json.loads(self.model_dump_json()))
 
 
 class Rule(Frozen):
@@ -64,6 +73,12 @@ class Rule(Frozen):
     observed: float | str | None
     limit: str
     """Readable: `>= 0.95`, `>= parent - 0.05`."""
+    meaning: str = ""
+    """What the rule asks, in one plain sentence."""
+    parent: float | None = None
+    """The same aggregate of the parent, where it has one."""
+    count: int = 0
+    """Rows judged."""
     blame: tuple[str, ...] = ()
     """Request ids (or parameter names) that broke it, worst first."""
 
