@@ -1,0 +1,72 @@
+"""Everything that depends on the place where Suture runs. Read once, here; nothing below `flows` reads the environment."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from editors.errors import ConfigError
+
+
+class Settings(BaseSettings):
+    """Settings from `SUTURE_*` variables, or from `suture.toml` in the working directory."""
+
+    model_config = SettingsConfigDict(env_prefix="SUTURE_", toml_file="suture.toml", extra="forbid", frozen=True)
+
+    home: Path = Path("~/.suture")
+    """Caches, finished stages, and the data of the embedded services."""
+    store: str | None = None
+    """`s3://bucket/prefix` of the team's store. None: the embedded S3 server."""
+    endpoint_url: str | None = None
+    """S3 endpoint other than AWS; AWS_ENDPOINT_URL_S3 works too. Keys come from boto3's own chain."""
+    ca_bundle: Path | None = None
+    """Certificate authority of a private endpoint, PEM."""
+    mlflow_uri: str | None = Field(None, validation_alias=AliasChoices("SUTURE_MLFLOW_URI", "MLFLOW_TRACKING_URI"))
+    """MLflow tracking and registry server. None: SQLite in the home."""
+    prefect_api_url: str | None = Field(None, validation_alias=AliasChoices("SUTURE_PREFECT_API_URL", "PREFECT_API_URL"))
+    """Prefect server. None: an embedded one on loopback."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    user: str = Field(default_factory=getpass.getuser)
+    """The name that requests and approvals carry when none is given."""
+    linger_seconds: float = Field(30.0, ge=0, le=3600)
+    """How long the embedded services stay for the next command after the last one ended."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then `suture.toml`."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def root(self) -> Path:
+        """The home, absolute."""
+        return self.home.expanduser().absolute()
+
+    @property
+    def cache(self) -> Path:
+        """Converted models and second moments: may be deleted at any time."""
+        return self.root / "cache"
+
+
+def read_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        ConfigError: a variable or a key of `suture.toml` is unknown or out of range; all are named.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
+                 for problem in error.errors()]
+        raise ConfigError("the settings are wrong: " + "; ".join(lines), "mend the SUTURE_* variable or suture.toml") from error
