@@ -56,7 +56,7 @@ def _config(family: str, layers: int) -> Any:
         return GPT2Config(n_embd=HIDDEN, n_layer=layers, n_head=HEADS, n_inner=INNER, n_positions=POSITIONS,
                           vocab_size=VOCABULARY, **tokens)
     if family == "gpt_neox":
-        return GPTNeoXConfig(**sizes, intermediate_size=INNER, rotary_pct=0.25)
+        return GPTNeoXConfig(**sizes, intermediate_size=INNER)
     if family == "opt":
         return OPTConfig(**sizes, ffn_dim=INNER, word_embed_proj_dim=HIDDEN, dropout=0.0)
     raise ValueError(f"no tiny model of the family {family!r}; known are {', '.join(FAMILIES)}")
