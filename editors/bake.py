@@ -1,0 +1,134 @@
+"""From a checkpoint and a stack of patches to a plain Hugging Face folder, one shard at a time.
+
+The folder holds one safetensors file per layer and one for the rest, with the standard index. So an edit that touches
+five layers writes five files: the others are hard links to the source's, where the source is in this layout already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from editors.digest import digest_document
+from editors.errors import IntegrityError
+from editors.loading import INDEX, Checkpoint
+from editors.patch import Patch, edited_tensor
+
+REST = "model-rest.safetensors"
+STACK = ".stack"
+"""Names the patches a folder was baked from; not part of the model, so not carried and not in its digest."""
+
+
+def bake(source: Checkpoint, patches: Sequence[Patch], target: Path) -> Checkpoint:
+    """Write `source` under the ordered stack of `patches` to the folder `target`.
+
+    Peak memory is about one shard. The same input gives the same bytes. The folder appears whole or not at all; when it
+    is there already with this stack, it is returned as it is.
+
+    Raises:
+        IntegrityError: a patch names a parameter the source lacks or was made for another value of it; or `target` is
+            there and is not the folder of this stack.
+    """
+    stack = digest_document([patch.digest for patch in patches])
+    if target.exists() and any(target.iterdir()):
+        return _finished(target, stack)
+    known = source.weight_map
+    for patch in patches:
+        missing = [name for name in patch.parameters if name not in known]
+        if missing:
+            raise IntegrityError(f"patch {patch.digest[:12]} changes {missing[0]}, which {source.folder} does not hold",
+                                 "apply the patch on its own base")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".baking-"))
+    try:
+        _write(source, patches, scratch)
+        (scratch / STACK).write_text(stack)
+        scratch.chmod(0o755)
+        os.replace(scratch, target)
+    except OSError:
+        # Another process may have put the same folder there first.
+        if not (target / STACK).exists():
+            raise
+        return _finished(target, stack)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return Checkpoint(target)
+
+
+def layered_layout(source: Checkpoint) -> dict[str, tuple[str, ...]]:
+    """Shard file name -> sorted names of its tensors, one shard per layer and one for the rest."""
+    layout: dict[str, list[str]] = {}
+    for name in sorted(source.weight_map):
+        layer = source.anatomy.layer_of(name)
+        layout.setdefault(REST if layer is None else f"model-layer-{layer:03d}.safetensors", []).append(name)
+    return {shard: tuple(names) for shard, names in sorted(layout.items())}
+
+
+def _finished(target: Path, stack: str) -> Checkpoint:
+    checkpoint = Checkpoint(target)
+    marker = target / STACK
+    if not marker.exists() or not all((target / shard).exists() for shard in checkpoint.shards):
+        raise IntegrityError(f"{target} is there, but is not a baked model", "remove it, or choose another folder")
+    if marker.read_text() != stack:
+        raise IntegrityError(f"{target} holds another stack of patches", "remove it, or choose another folder")
+    return checkpoint
+
+
+def _write(source: Checkpoint, patches: Sequence[Patch], folder: Path) -> None:
+    touched = {name for patch in patches for name in patch.parameters}
+    layout = layered_layout(source)
+    held = _tensors_by_shard(source.weight_map)
+    for shard, names in layout.items():
+        if held.get(shard) == names and touched.isdisjoint(names):
+            _link(source.folder / shard, folder / shard)
+        else:
+            tensors = _read(source, names)
+            edited = {name: edited_tensor(name, tensors.pop(name), patches) for name in names}
+            # Readers of the format want to be told which framework wrote the tensors.
+            save_file({name: tensor.contiguous() for name, tensor in edited.items()}, folder / shard, {"format": "pt"})
+    for name in source.carried_files:
+        shutil.copyfile(source.folder / name, folder / name)
+    index = {"metadata": {"total_size": sum(_data_bytes(folder / shard) for shard in layout)},
+             "weight_map": {name: shard for shard, names in layout.items() for name in names}}
+    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _tensors_by_shard(weight_map: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    held: dict[str, list[str]] = {}
+    for name in sorted(weight_map):
+        held.setdefault(weight_map[name], []).append(name)
+    return {shard: tuple(names) for shard, names in held.items()}
+
+
+def _read(source: Checkpoint, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name in names:
+        path = source.folder / source.weight_map[name]
+        try:
+            with safe_open(path, framework="pt") as shard:
+                tensors[name] = shard.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise IntegrityError(f"{path} is not a valid safetensors file: {error}", "fetch the model again") from error
+    return tensors
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        # Another file system, or one without hard links.
+        shutil.copyfile(source, target)
+
+
+def _data_bytes(shard: Path) -> int:
+    with shard.open("rb") as stream:
+        header = int.from_bytes(stream.read(8), "little")
+    return shard.stat().st_size - 8 - header

@@ -1,0 +1,159 @@
+"""Baking: exact values, untouched shards shared, whole or absent, and a folder that plain transformers loads."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from editors.bake import REST, bake
+from editors.digest import digest_file
+from editors.errors import IntegrityError
+from editors.loading import INDEX, Checkpoint, load
+from editors.patch import Dense, LowRank, Patch, edited_tensor
+from tests.tiny import FAMILIES, tiny_folder
+
+
+def low_rank(source: Checkpoint, layer: int, seed: int = 0, size: float = 0.1) -> Patch:
+    name = source.anatomy.mlp_output_parameter(layer)
+    shape = (source.anatomy.hidden_size, source.anatomy.inner_size)
+    rows, columns = shape if source.anatomy.layout == "out_in" else shape[::-1]
+    generator = torch.Generator().manual_seed(seed)
+    left, right = torch.randn(rows, 2, generator=generator), torch.randn(2, columns, generator=generator)
+    return Patch((LowRank(name, left * size, right),), {"pre_image": {}})
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Checkpoint:
+    return Checkpoint(tiny_folder(tmp_path / "base"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_equal_the_patched_model_and_transformers_loads_it(family: str, tmp_path: Path) -> None:
+    source = Checkpoint(tiny_folder(tmp_path / "base", family=family))
+    patch = low_rank(source, 1)
+    baked = bake(source, [patch], tmp_path / "candidate")
+    ids = torch.tensor([[5, 9, 200, 31]])
+    model = load(source).model
+    before = model(ids).logits
+    parameter = model.get_parameter(patch.parameters[0])
+    with torch.no_grad():
+        parameter.copy_(edited_tensor(patch.parameters[0], parameter.detach().clone(), [patch]))
+    expected = model(ids).logits
+    after = load(baked).model(ids).logits
+    assert torch.equal(after, expected)
+    assert not torch.allclose(after, before)
+
+
+def test_only_declared_tensors_change_and_other_files_are_copied(source: Checkpoint, tmp_path: Path) -> None:
+    patch = low_rank(source, 0)
+    baked = bake(source, [patch], tmp_path / "candidate")
+    changed = {name for name, digest in baked.tensor_digests.items() if digest != source.tensor_digests[name]}
+    assert changed == set(patch.parameters)
+    assert baked.carried_files == source.carried_files
+    for name in source.carried_files:
+        assert (baked.folder / name).read_bytes() == (source.folder / name).read_bytes()
+
+
+def test_without_patches_the_model_keeps_its_digest(source: Checkpoint, tmp_path: Path) -> None:
+    assert bake(source, [], tmp_path / "layered").digest == source.digest
+
+
+def test_one_shard_a_layer_with_the_standard_index(source: Checkpoint, tmp_path: Path) -> None:
+    baked = bake(source, [], tmp_path / "layered")
+    layers = [f"model-layer-{layer:03d}.safetensors" for layer in range(source.anatomy.layer_count)]
+    assert baked.shards == (*layers, REST)
+    index = json.loads((baked.folder / INDEX).read_text())
+    sizes = [tensor.nbytes for tensor in (load(baked).model.state_dict()[name] for name in index["weight_map"])]
+    assert index["metadata"]["total_size"] == sum(sizes)
+
+
+def test_untouched_shards_are_hard_links_and_the_source_stays(source: Checkpoint, tmp_path: Path) -> None:
+    layered = bake(source, [], tmp_path / "layered")
+    before = {shard: digest_file(layered.folder / shard) for shard in layered.shards}
+    baked = bake(layered, [low_rank(source, 1)], tmp_path / "candidate")
+    same = {shard for shard in baked.shards if os.path.samefile(layered.folder / shard, baked.folder / shard)}
+    assert set(baked.shards) - same == {"model-layer-001.safetensors"}
+    assert {shard: digest_file(layered.folder / shard) for shard in layered.shards} == before
+
+
+def test_the_bytes_do_not_depend_on_the_sources_layout(source: Checkpoint, tmp_path: Path) -> None:
+    patches = [low_rank(source, 0), low_rank(source, 2, seed=1)]
+    layered = bake(source, [], tmp_path / "layered")
+    first, second = bake(source, patches, tmp_path / "one"), bake(layered, patches, tmp_path / "two")
+    assert first.digest == second.digest
+    for name in (*first.shards, INDEX):
+        assert digest_file(first.folder / name) == digest_file(second.folder / name), name
+
+
+def test_without_hard_links_shards_are_copied(
+        source: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layered = bake(source, [], tmp_path / "layered")
+
+    def refuse(*_: object) -> None:
+        raise OSError("no hard links on this file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    baked = bake(layered, [low_rank(source, 1)], tmp_path / "candidate")
+    monkeypatch.undo()
+    assert baked.digest == bake(layered, [low_rank(source, 1)], tmp_path / "linked").digest
+    assert not os.path.samefile(layered.folder / REST, baked.folder / REST)
+
+
+def test_order_of_the_stack_counts_and_pre_images_are_checked(source: Checkpoint, tmp_path: Path) -> None:
+    first = low_rank(source, 1)
+    name = first.parameters[0]
+    middle = bake(source, [first], tmp_path / "middle")
+    second = Patch(low_rank(source, 1, seed=5).edits, {"pre_image": {name: middle.tensor_digests[name]}})
+    assert bake(source, [first, second], tmp_path / "both").digest == bake(middle, [second], tmp_path / "again").digest
+    with pytest.raises(IntegrityError, match="is not the tensor this patch was made for"):
+        bake(source, [second, first], tmp_path / "swapped")
+    assert not (tmp_path / "swapped").exists()
+
+
+def test_a_parameter_the_checkpoint_lacks_is_refused_by_name(source: Checkpoint, tmp_path: Path) -> None:
+    patch = Patch((Dense("model.layers.9.mlp.down_proj.weight", torch.ones(2, 2)),))
+    with pytest.raises(IntegrityError, match=r"changes model\.layers\.9\.mlp\.down_proj\.weight, which .* not hold"):
+        bake(source, [patch], tmp_path / "candidate")
+
+
+def test_a_failed_bake_leaves_nothing(source: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import editors.bake
+
+    real, written = editors.bake.save_file, []
+
+    def full_disk(tensors: object, path: Path, metadata: object) -> None:
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        real(tensors, path, metadata)
+
+    monkeypatch.setattr(editors.bake, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        bake(source, [low_rank(source, 0)], tmp_path / "out" / "candidate")
+    assert written
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_finished_folder_is_returned_and_another_stack_refused(source: Checkpoint, tmp_path: Path) -> None:
+    patch = low_rank(source, 1)
+    first = bake(source, [patch], tmp_path / "candidate")
+    before = {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    assert bake(source, [patch], tmp_path / "candidate").digest == first.digest
+    assert {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()} == before
+    with pytest.raises(IntegrityError, match="holds another stack of patches"):
+        bake(source, [low_rank(source, 1, seed=9)], tmp_path / "candidate")
+    (first.folder / REST).unlink()
+    with pytest.raises(IntegrityError, match="is not a baked model"):
+        bake(source, [patch], tmp_path / "candidate")
+
+
+def test_a_corrupt_shard_is_named(source: Checkpoint, tmp_path: Path) -> None:
+    layered = bake(source, [], tmp_path / "layered")
+    shard = layered.folder / "model-layer-001.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(IntegrityError, match=r"model-layer-001\.safetensors is not a valid safetensors file"):
+        bake(layered, [low_rank(source, 1)], tmp_path / "candidate")
