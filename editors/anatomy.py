@@ -81,7 +81,8 @@ class Anatomy:
                 model.get_submodule(self.final_norm)
                 found = tuple(model.get_parameter(name).shape)
             except AttributeError as error:
-                raise ArchitectureError(f"{self.model_type}: {error}", "mend its entry in editors/architectures.json") from error
+                raise ArchitectureError(f"{self.model_type}: {error}",
+                                        "mend its entry in editors/architectures.json") from error
             if found != expected:
                 raise ArchitectureError(f"{self.model_type}: {name} has the shape {found}, expected {expected}",
                                         "mend its entry in editors/architectures.json")

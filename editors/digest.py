@@ -44,5 +44,5 @@ def digest_tensor(tensor: torch.Tensor) -> str:
 
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     hasher = hashlib.sha256(f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}".encode())
-    hasher.update(memoryview(flat.numpy()))
+    hasher.update(flat.numpy().data)
     return hasher.hexdigest()

@@ -106,7 +106,7 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """The device of the embedding; tensors follow the weights they meet."""
-        return self.model.get_input_embeddings().weight.device
+        return next(self.model.get_input_embeddings().parameters()).device
 
 
 _resident: dict[str, LoadedModel] = {}
@@ -131,9 +131,10 @@ def load(checkpoint: Checkpoint, device: str = "auto") -> LoadedModel:
         for shard in checkpoint.shards:
             read_shard(checkpoint.folder / shard)
         dtype = torch.float32 if device == "cpu" else "auto"
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
             output_loading_info=True)
+        model, report = loaded
         if report["missing_keys"] or report["mismatched_keys"]:
             raise IntegrityError(f"{checkpoint.folder} lacks tensors: {sorted(report['missing_keys'])[:3]}",
                                  "fetch the model again")

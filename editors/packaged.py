@@ -59,7 +59,7 @@ def _convert(source: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True, "trust_remote_code": False}
-    model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **place)
+    model: Any = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **place)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, **place)
     # transformers marks a model read from GGUF as quantised and refuses to save it, though its weights are plain float32
     model.hf_quantizer = None

@@ -11,7 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 logger = logging.getLogger("suture")
 
@@ -70,7 +73,7 @@ class TerminalReporter:
                               BarColumn(bar_width=24), TextColumn("[dim]{task.fields[what]}[/]"), TimeElapsedColumn(),
                               console=self._console)
         self._bars.start()
-        self._task = None
+        self._task: TaskID | None = None
 
     def stage(self, title: str) -> None:
         """A new bar; the one before is full."""

@@ -18,13 +18,6 @@ HUB_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tik
 FORMS = "smollm2-135m-instruct | a hub id (org/name or org/name@revision) | a folder | s3://... | models:/name@alias"
 
 
-def model_name(reference: str) -> str:
-    """The name under which releases of this base are kept: lower case letters, digits, dots and dashes."""
-    tail = reference.removeprefix("models:/").partition("@")[0].rstrip("/").split("/")
-    name = "-".join(tail[-2:]) if HUB_ID.match(reference) and not Path(reference).exists() else tail[-1]
-    return re.sub(r"[^a-z0-9.-]+", "-", name.lower()).strip("-.") or "model"
-
-
 def local_base(reference: str, cache: Path) -> Checkpoint:
     """The checkpoint that a packaged, folder or hub reference names, fetched or converted when it is not here yet.
 

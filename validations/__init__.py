@@ -1,0 +1,1 @@
+"""Measuring and judging. Never edits, never publishes."""

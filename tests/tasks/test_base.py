@@ -9,19 +9,8 @@ import pytest
 
 from editors.errors import ArchitectureError, BaseNotFound, IntegrityError
 from editors.loading import Checkpoint, load
-from tasks.base import local_base, model_name
+from tasks.base import local_base
 from tests.tiny import tiny_folder
-
-
-@pytest.mark.parametrize(("reference", "name"), [
-    ("smollm2-135m-instruct", "smollm2-135m-instruct"),
-    ("HuggingFaceTB/SmolLM2-135M", "huggingfacetb-smollm2-135m"),
-    ("org/name@abc123", "org-name"),
-    ("models:/assistant@champion", "assistant"),
-    ("/data/My Model/", "my-model"),
-])
-def test_model_names_are_safe(reference: str, name: str) -> None:
-    assert model_name(reference) == name
 
 
 def test_a_folder_is_a_base(tmp_path: Path) -> None:

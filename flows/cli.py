@@ -1,0 +1,216 @@
+"""The command line. Each command is one flow or one question; heavy libraries load inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from editors.errors import ConfigError, SutureError
+from flows import console
+from flows.settings import Settings, read_settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Edit a language model that is in production, without retraining.
+
+A **sheet** says what the model must answer from now on. `suture edit sheet.yaml` locates, edits, measures and judges;
+a version that passes waits for a person's **approve**; **promote** publishes it to the channel; **rollback** takes the
+channel back, bit for bit.
+
+Start here: `suture edit examples/facts.yaml --dry-run`
+""",
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
+SheetArgument = Annotated[str, typer.Argument(help="Edit sheet: YAML, JSON or JSONL; a file or s3://bucket/key.")]
+VersionArgument = Annotated[str, typer.Argument(help="A version as `suture edit` prints it, or its unique beginning.")]
+ChannelArgument = Annotated[str, typer.Argument(help="A line of releases, for example `demo`.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name, where several have this channel.")]
+ByOption = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the user running this.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")]
+
+
+@contextmanager
+def answering(as_json: bool) -> Iterator[Settings]:
+    """Give the settings, and turn a typed error into a message and its exit code."""
+    try:
+        yield read_settings()
+    except SutureError as error:
+        console.show_error(error, as_json)
+        raise typer.Exit(error.exit_code) from error
+
+
+def _print(answer: dict[str, Any], show: Any, as_json: bool) -> None:
+    console.show_json(answer) if as_json else show(answer)
+
+
+@app.command()
+def edit(
+    sheet: SheetArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do and cost; change nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Carry out a sheet: locate, edit, measure, judge, register; publish where the channel's policy approves by itself.
+
+    Starts from the channel's current release, so edits build on edits. Running the same command again finishes what was
+    cut short and repeats nothing. Exit code 0: the gate passed. 3: it refused, and the version is kept as `refused`.
+
+    Example: `suture edit examples/identity.yaml`
+    """
+    with answering(as_json) as settings:
+        from flows import run
+
+        if dry_run:
+            _print(run.dry_run(settings, sheet, quiet=as_json), console.show_plan, as_json)
+            return
+        answer = run.edit(settings, sheet, quiet=as_json)
+        _print(answer, console.show_edit, as_json)
+        if not answer["passed"]:
+            raise typer.Exit(3)
+
+
+@app.command()
+def locate(sheet: SheetArgument, as_json: JsonOption = False) -> None:
+    """Show where the model holds what a sheet is about: causal tracing over layers, as a table and a picture.
+
+    Example: `suture locate examples/facts.yaml`
+    """
+    with answering(as_json) as settings:
+        from flows import run
+
+        _print(run.locate(settings, sheet, quiet=as_json), console.show_location, as_json)
+
+
+@app.command()
+def measure(
+    sheet: SheetArgument,
+    version: Annotated[str | None, typer.Option("--version", help="Which version. Default: the channel's release.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a version on a sheet's requests against the unedited base, and show what the gate would say. Changes nothing.
+
+    Example: `suture measure examples/facts.yaml --version 3f9a1c2b7d04`
+    """
+    with answering(as_json) as settings:
+        from flows import run
+
+        _print(run.measure(settings, sheet, version, quiet=as_json), console.show_measured, as_json)
+
+
+@app.command()
+def approve(
+    version: VersionArgument,
+    by: ByOption = None,
+    reason: ReasonOption = "",
+    refuse: Annotated[bool, typer.Option("--refuse", help="Decide against it instead.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Decide on one exact candidate. The decision is bound to its digest, written once, and cannot be changed.
+
+    Example: `suture approve 3f9a1c2b7d04 --by ann --reason "checked the ten worst neighbours"`
+    """
+    with answering(as_json) as settings:
+        from flows import release
+
+        if not reason:
+            raise ConfigError("a decision needs a reason", 'add --reason "..."')
+        answer = release.approve(settings, version, by or settings.user, reason, refuse=refuse)
+        _print(answer, console.show_decision, as_json)
+
+
+@app.command()
+def promote(version: VersionArgument, by: ByOption = None, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
+    """Publish an approved version and move its channel to it. Of two at once, one wins; the other is told who did.
+
+    Example: `suture promote 3f9a1c2b7d04`
+    """
+    with answering(as_json) as settings:
+        from flows import run
+
+        answer = run.promote(settings, version, by or settings.user, reason, quiet=as_json)
+        _print(answer, console.show_promotion, as_json)
+
+
+@app.command()
+def rollback(
+    channel: ChannelArgument,
+    to: Annotated[str | None, typer.Option("--to", help="The version to return to. Default: the one before.")] = None,
+    by: ByOption = None,
+    reason: ReasonOption = "",
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a channel back to the version before, bit for bit. Nothing is deleted.
+
+    Example: `suture rollback demo --reason "complaints about tone"`
+    """
+    with answering(as_json) as settings:
+        from flows import run
+
+        answer = run.rollback(settings, channel, to, by or settings.user, reason, model, quiet=as_json)
+        _print(answer, console.show_rollback, as_json)
+
+
+@app.command()
+def pull(
+    targets: Annotated[list[str], typer.Argument(metavar="[S3_URL] [CHANNEL] FOLDER", help="Where from, and the folder.")],
+    version: Annotated[str | None, typer.Option("--version", help="A version instead of a channel; refused ones too.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="An unedited base instead: its plain folder.")] = None,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a model as a plain Hugging Face folder, every byte verified. The folder must be new or empty.
+
+    Examples: `suture pull demo ./model`, `suture pull s3://bucket/prefix stable ./model`,
+    `suture pull --version 3f9a1c2b7d04 ./model`
+    """
+    with answering(as_json) as settings:
+        from flows import release
+
+        *places, folder = targets
+        url = places.pop(0) if places and places[0].startswith("s3://") else None
+        if len(places) + (version is not None) + (base is not None) != 1:
+            raise ConfigError(f"pull needs exactly one of CHANNEL, --version and --base, got {targets}",
+                              "suture pull demo ./model")
+        answer = release.pull(settings, Path(folder), url, places[0] if places else None, version, base, model)
+        _print(answer, console.show_pulled, as_json)
+
+
+@app.command()
+def history(channel: ChannelArgument, model: ModelOption = None, as_json: JsonOption = False) -> None:
+    """Who put what into a channel, when, why, and on which verdict.
+
+    Example: `suture history demo`
+    """
+    with answering(as_json) as settings:
+        from flows import release
+
+        _print(release.history(settings, channel, model), console.show_history, as_json)
+
+
+@app.command()
+def show(version: VersionArgument, as_json: JsonOption = False) -> None:
+    """One version: its requests, verdict, decision, patch, parent, files, and where they are.
+
+    Example: `suture show 3f9a1c2b7d04`
+    """
+    with answering(as_json) as settings:
+        from flows import release
+
+        _print(release.show(settings, version), console.show_version, as_json)
+
+
+def main() -> None:
+    """The entry point of the command `suture`."""
+    import logging
+    import sys
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    app()

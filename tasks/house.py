@@ -1,0 +1,45 @@
+"""Where one run keeps and finds things: the handles that every task gets, made once by the flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from editors.contract import Progress, silent
+from tasks.stage import Workspace
+
+if TYPE_CHECKING:
+    from tasks.store import Store
+
+
+@dataclass(frozen=True)
+class House:
+    """One Suture home on one machine, with the stores it talks to."""
+
+    root: Path
+    store: Store
+    mlflow_uri: str
+    user: str
+    device: str = "auto"
+    progress: Progress = silent
+
+    @property
+    def workspace(self) -> Workspace:
+        """Finished stages."""
+        return Workspace(self.root / "work")
+
+    @property
+    def cache(self) -> Path:
+        """Converted models and fetched bases."""
+        return self.root / "cache"
+
+    @property
+    def statistics(self) -> Path:
+        """Second moments."""
+        return self.cache / "statistics"
+
+    @property
+    def mlflow_artifacts(self) -> str | None:
+        """Artifact root beside the embedded SQLite; None with a server, which has its own."""
+        return (self.root / "mlflow" / "artifacts").as_uri() if self.mlflow_uri.startswith("sqlite:") else None

@@ -1,0 +1,132 @@
+"""Sheet -> Order: read, parse, resolve the base, find the parent the channel stands at, and ask whether it is sane."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from editors.bake import bake
+from editors.contract import EditBatch, EditRequest
+from editors.digest import digest_document
+from editors.errors import ConfigError, IntegrityError, SheetError
+from editors.loading import Checkpoint
+from editors.patch import load_patch
+from editors.sheet import Sheet, parse_sheet
+from tasks import channel
+from tasks.base import local_base
+from tasks.house import House
+from tasks.records import Order
+from tasks.store import Store, StoreLocation
+
+if TYPE_CHECKING:
+    from tasks.manifest import Contents, StackEntry
+
+MOST_TOKENS = 512
+"""Longest prompt and target together; a fact is a sentence, and the target search pays for every position."""
+
+
+def read_sheet(address: str, house: House) -> Sheet:
+    """The sheet at a path or `s3://bucket/key`.
+
+    Raises:
+        SheetError: it cannot be read, or has problems; all are listed.
+    """
+    if address.startswith("s3://"):
+        folder, _, name = address.rpartition("/")
+        return parse_sheet(store_at(folder, house).get_bytes(name)[0], name)
+    path = Path(address).expanduser()
+    try:
+        return parse_sheet(path.read_bytes(), str(path))
+    except OSError as error:
+        raise SheetError(f"the sheet {address} cannot be read: {error.strerror}", "suture edit PATH_TO_SHEET") from error
+
+
+def store_at(url: str, house: House) -> Store:
+    """The store at a URL, reached as the house's own is; past the embedded server, by boto3's own chain."""
+    asked = StoreLocation.parse(url)
+    own = house.store.location
+    if own.may_create_bucket and asked.bucket != own.bucket:
+        return Store(asked)
+    return Store(replace(own, bucket=asked.bucket, prefix=asked.prefix))
+
+
+def intake(address: str, house: House) -> Order:
+    """The order that a sheet places, on top of what its channel serves now.
+
+    Raises:
+        SheetError: the sheet is wrong, or a request of it is not sane.
+        BaseNotFound: the base leads nowhere.
+        ConfigError: the sheet's base is not the one its channel was built on.
+    """
+    sheet = read_sheet(address, house)
+    base = find_base(sheet.base, house)
+    state = channel.read(house.store, sheet.model_name, sheet.channel)
+    if state is not None and state.manifest.base.digest != base.digest:
+        raise ConfigError(
+            f"channel {sheet.channel} of {sheet.model_name} was built on the base {state.manifest.base.name} "
+            f"({state.manifest.base.digest[:12]}), the sheet's base {sheet.base} is {base.digest[:12]}",
+            "name the same base, or another `channel`")
+    folders = fetch_stack(state.manifest, house) if state else ()
+    parent = materialise(base, folders, house, state.manifest.checkpoint if state else base.digest)
+    batch = EditBatch(purpose=sheet.purpose, base_digest=base.digest, parent_digest=parent.digest, requests=sheet.requests)
+    return Order(
+        sheet=address, sheet_digest=sheet.digest, model=sheet.model_name, channel=sheet.channel, base=sheet.base,
+        base_folder=base.folder, base_digest=base.digest,
+        parent_version=state.manifest.version if state and state.stack else None,
+        parent_folder=parent.folder, parent_digest=parent.digest, stack=folders,
+        patch_digests=state.manifest.patch_digests if state else (),
+        history=accepted(channel.read_batches(house.store, state.manifest)) if state else (),
+        batch=batch, method=sheet.method.name, options=sheet.method.options, layers=sheet.layers, position=sheet.position,
+        trace=sheet.locate, policy=sheet.policy, requester=house.user)
+
+
+def find_base(reference: str, house: House) -> Checkpoint:
+    """The base in one shard per layer, so that releases of it share every untouched shard.
+
+    Raises:
+        BaseNotFound: it leads nowhere.
+    """
+    found = local_base(reference, house.cache)
+    return bake(found, (), house.root / "work" / "models" / found.digest[:32])
+
+
+def materialise(base: Checkpoint, folders: tuple[Path, ...], house: House, expected: str) -> Checkpoint:
+    """The base under a stack of patches, as a folder whose checkpoint digest is `expected`.
+
+    Raises:
+        IntegrityError: the weights come out otherwise than when they were published.
+    """
+    if not folders:
+        return base
+    patches = [load_patch(folder) for folder in folders]
+    target = house.root / "work" / "models" / digest_document([base.digest, *(patch.digest for patch in patches)])[:32]
+    if target.exists() and Checkpoint(target).digest != expected:
+        shutil.rmtree(target)
+    made = bake(base, patches, target)
+    if made.digest != expected:
+        raise IntegrityError(f"base {base.digest[:12]} under {len(patches)} patches gives {made.digest}, expected {expected}",
+                             "fetch the base again; its tensors are not the ones the patches were published with")
+    return made
+
+
+def fetch_stack(contents: Contents, house: House) -> tuple[Path, ...]:
+    """Folders of a version's patches, in order, fetched from the store where they are not here yet."""
+    return tuple(_fetch_patch(entry, house) for entry in contents.stack)
+
+
+def accepted(batches: tuple[EditBatch, ...]) -> tuple[EditRequest, ...]:
+    """Every accepted request that no later one replaced (the same question asked again), oldest first."""
+    latest = {request.slot: request for batch in batches for request in batch.requests}
+    return tuple(latest.values())
+
+
+def _fetch_patch(entry: StackEntry, house: House) -> Path:
+    folder = house.root / "work" / "patches" / entry.digest
+    for name, blob in (("patch.json", entry.document), ("patch.safetensors", entry.tensors)):
+        if not (folder / name).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            house.store.get_blob(blob.sha256, folder / name)
+    load_patch(folder, entry.digest)
+    return folder
