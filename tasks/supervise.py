@@ -1,17 +1,19 @@
 """Keep one embedded server for one Suture home, shared by every Suture process there, and stopped by itself.
 
-Two sides meet over files in `HOME/<service>/`. A *user* process holds a shared lock on `users.lock` for as long as it needs
-the server; the kernel frees that lock however the process ends. The *supervisor*, a small detached process, is the server's
-parent: it waits for the exclusive lock (no users left), lingers for a next command, stops the server and leaves.
+Two sides meet over files in `HOME/<service>/`. A *user* process holds a shared lock on `users.lock` while it needs the
+server; the kernel frees it however the process ends. The *supervisor*, a small detached process and the server's
+parent, waits for the exclusive lock (no users left), lingers for a next command, stops the server and leaves.
 
     users.lock    shared by users, exclusive while the server stops; its time stamp is the last coming or going
     start.lock    at most one process decides whether to start a server
-    server.json   the running server, named by pid and create time: a pid alone may belong to somebody else by now
-    server.log    what the server prints, one earlier run kept as server.log.1
+    server.json   the running server: port, pid and create time, since a pid alone may belong to somebody else by now
+    alive.lock    held by the supervisor for as long as it lives: no clock and no pid can deceive about that
+    server.log    what the server prints; the run before is kept as server.log.1
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -22,65 +24,37 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from editors.errors import ServiceError
 
-LOCK_TIMEOUT_SECONDS = 30.0
-POLL_SECONDS = 0.05
-LOG_TAIL_LINES = 15
+WAIT_SECONDS = 30.0
+POLL_SECONDS = 0.1
 START_ATTEMPTS = 3
 # Below Linux's ephemeral range, so that no outgoing connection takes a port between our look and the server's bind.
-PORT_RANGE = range(20_000, 32_000)
+PORTS = range(20_000, 32_000)
 PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class ProcessIdentity:
-    """A process that cannot be mistaken for a later one with the same pid."""
-
-    pid: int
-    create_time: float
-
-    @classmethod
-    def of(cls, pid: int) -> ProcessIdentity:
-        """The identity of a process that runs now.
-
-        Raises:
-            psutil.NoSuchProcess: When it does not.
-        """
-        return cls(pid, psutil.Process(pid).create_time())
-
-    def process(self) -> psutil.Process | None:
-        """The live process, or None when it ended, is a zombie, or its pid belongs to another one."""
-        try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.create_time) < 0.01
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
-
-
-@dataclass(frozen=True)
 class RunningService:
-    """One running server as `server.json` records it."""
+    """One server as `server.json` records it."""
 
-    name: str
     directory: Path
     port: int
-    server: ProcessIdentity
-    supervisor: ProcessIdentity
-    details: Mapping[str, str] = field(default_factory=dict)
+    pid: int
+    create_time: float
+    details: Mapping[str, str]
 
     @property
     def is_alive(self) -> bool:
-        """Whether both the server and its supervisor run."""
-        return self.server.process() is not None and self.supervisor.process() is not None
+        """Whether this server still runs under its supervisor, which leaves as soon as the server ends."""
+        return _is_held(self.directory / "alive.lock") and _read_record(self.directory) == self
 
 
 @dataclass(frozen=True)
@@ -98,9 +72,9 @@ class ServiceSpec:
     port_count: int = 1
     """Free consecutive ports the server needs."""
     details: Mapping[str, str] = field(default_factory=dict)
-    """Facts every user of this home must agree on, such as the scheme; recorded with the server. No secrets."""
+    """Facts every user of this home must agree on, such as the scheme; recorded with the server, so no secrets."""
     start_timeout_seconds: float = 90.0
-    """Time to become ready. A server that dies is noticed at once."""
+    """Time to become ready; a server that dies is noticed at once."""
     stop_grace_seconds: float = 2.0
     """Time between SIGTERM and SIGKILL."""
     linger_seconds: float = 30.0
@@ -108,16 +82,20 @@ class ServiceSpec:
 
 
 class ServiceHandle:
-    """A claim on a running or starting server; the server lives at least until `close`."""
+    """A claim on a running or starting server, which lives at least until `close`. Also a context manager."""
 
     def __init__(self, spec: ServiceSpec, home: Path) -> None:
         self.spec = spec
-        self.directory = home / spec.name
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._users_lock: int | None = _lock(self.directory / "users.lock", fcntl.LOCK_SH)
+        self.directory = home.resolve() / spec.name
+        self._claim: int | None = None
         try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._claim = _lock(self.directory / "users.lock", fcntl.LOCK_SH)
             os.utime(self.directory / "users.lock")
             self.running = self._find_or_start()
+        except OSError as error:
+            self.close()
+            raise ServiceError(f"the {spec.name} server cannot use {self.directory}: {error}") from error
         except BaseException:
             self.close()
             raise
@@ -134,22 +112,26 @@ class ServiceHandle:
             if not self.running.is_alive:
                 attempts -= 1
                 if not attempts or "address already in use" not in _log_tail(self.directory):
-                    raise _failure(self.spec, self.directory, "died while starting")
+                    raise _failure(self.directory, "died while starting")
                 self.running = self._find_or_start()
             elif time.monotonic() > deadline:
-                raise _failure(self.spec, self.directory, f"was not ready in {self.spec.start_timeout_seconds:g} s")
+                raise _failure(self.directory, f"was not ready in {self.spec.start_timeout_seconds:g} s")
             time.sleep(POLL_SECONDS)
         return self.running
 
     def close(self) -> None:
-        """Give up the claim. The last one to do so lets the server stop. Safe to call twice."""
-        if self._users_lock is not None:
-            os.utime(self.directory / "users.lock")
-            os.close(self._users_lock)
-            self._users_lock = None
+        """Give up the claim; the last one to do so lets the server stop. Safe to call twice."""
+        if self._claim is not None:
+            os.utime(self._claim)
+            os.close(self._claim)
+            self._claim = None
 
     def __enter__(self) -> RunningService:
-        return self.wait_ready()
+        try:
+            return self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -159,99 +141,185 @@ class ServiceHandle:
         try:
             running = _read_record(self.directory)
             if running is None or not running.is_alive:
-                _clear_remains(running)
+                if running is not None:
+                    _kill_remains(running)
                 running = _spawn_supervisor(self.spec, self.directory)
         finally:
             os.close(start_lock)
-        if dict(running.details) != dict(self.spec.details):
+        if running.details != self.spec.details:
             raise ServiceError(
-                f"the {self.spec.name} server of {self.directory} runs with {dict(running.details)}, "
-                f"asked for {dict(self.spec.details)}",
+                f"the server in {self.directory} runs with {running.details}, asked for {self.spec.details}",
                 hint="wait until the other command has ended, or use another home",
             )
         return running
 
 
 def begin(spec: ServiceSpec, home: Path) -> ServiceHandle:
-    """Claim the server of one home and start it when none runs; does not wait until it is ready.
+    """Claim the server of one home, starting it when none runs; does not wait until it is ready.
 
     Raises:
-        ServiceError: When no server could be launched, or one with other `details` runs there.
+        ServiceError: When none can be launched, or one with other `details` runs there.
     """
     return ServiceHandle(spec, home)
 
 
-@contextmanager
-def supervised(spec: ServiceSpec, home: Path) -> Iterator[RunningService]:
-    """A ready server for the length of a `with` block.
-
-    Raises:
-        ServiceError: See `begin` and `ServiceHandle.wait_ready`.
-    """
-    with begin(spec, home) as running:
-        yield running
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` consecutive loopback ports that nobody listens on.
-
-    Raises:
-        ServiceError: When none is found in 200 tries.
-    """
-    chooser = random.SystemRandom()
-    for _ in range(200):
-        first = chooser.randrange(PORT_RANGE.start, PORT_RANGE.stop - count)
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
-    raise ServiceError(f"no {count} free consecutive ports in {PORT_RANGE.start}-{PORT_RANGE.stop} on 127.0.0.1")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+supervised = begin
+"""The same, read as a block: `with supervised(spec, home) as running:` is ready inside, and given up after."""
 
 
 def _lock(path: Path, mode: int) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
-    while True:
-        try:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(BlockingIOError):
             fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
             return descriptor
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise ServiceError(
-                    f"{path} has been held by another process for {LOCK_TIMEOUT_SECONDS:g} s",
-                    hint=f"see who holds it: fuser -v {path}",
-                ) from None
-            time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
+    os.close(descriptor)
+    raise ServiceError(f"another process has held {path} for {WAIT_SECONDS:g} s", hint=f"who holds it: fuser -v {path}")
+
+
+def _is_held(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _read_record(directory: Path) -> RunningService | None:
-    try:
-        record = json.loads((directory / "server.json").read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    identities = {role: ProcessIdentity(**record.pop(role)) for role in ("server", "supervisor")}
-    return RunningService(name=directory.name, directory=directory, **record, **identities)
+    with suppress(FileNotFoundError, ValueError, TypeError):
+        return RunningService(directory, **json.loads((directory / "server.json").read_text("utf-8")))
+    return None
 
 
-def _clear_remains(running: RunningService | None) -> None:
-    """Wait for what is left of an earlier server: two servers must never share one data folder."""
-    if running is None:
-        return
-    for identity in (running.server, running.supervisor):
-        process = identity.process()
-        if process is not None:
-            with suppress(psutil.TimeoutExpired):
-                process.wait(timeout=1)
-                continue
+def _kill_remains(running: RunningService) -> None:
+    """End a server that outlived its supervisor: two must never share one data folder."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(running.pid)
+        if abs(process.create_time() - running.create_time) < 0.01:
             process.kill()
-            process.wait(timeout=5)
+            psutil.wait_procs([process], timeout=1)
 
 
+def _spawn_supervisor(spec: ServiceSpec, directory: Path) -> RunningService:
+    (directory / "server.json").unlink(missing_ok=True)
+    log_path = directory / "server.log"
+    if log_path.exists():
+        log_path.replace(directory / "server.log.1")
+    port = _free_ports(spec.port_count)
+    launch = {
+        "directory": str(directory),
+        "command": [str(part) for part in spec.command(port, directory)],
+        "environment": dict(spec.environment(directory)),
+        "record": {"port": port, "details": dict(spec.details)},
+        "grace": spec.stop_grace_seconds,
+        "linger": spec.linger_seconds,
+    }
+    command = [sys.executable, "-m", "tasks.supervise"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    with log_path.open("ab") as log:
+        supervisor = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+            command, stdin=-1, stdout=log, stderr=log, cwd=directory, env=environment, start_new_session=True
+        )
+    # Through a pipe: an environment may hold secrets, and any user of the machine can read a command line.
+    with suppress(BrokenPipeError), supervisor.stdin as pipe:  # type: ignore[union-attr]
+        pipe.write(json.dumps(launch).encode("utf-8"))
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (running := _read_record(directory)) is None:
+        if supervisor.poll() is not None or time.monotonic() > deadline:
+            raise _failure(directory, "could not be launched")
+        time.sleep(POLL_SECONDS)
+    return running
+
+
+def _free_ports(count: int) -> int:
+    for _ in range(200):
+        first = random.SystemRandom().randrange(PORTS.start, PORTS.stop - count)
+        with suppress(OSError):
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+            return first
+    raise ServiceError(f"no {count} free consecutive ports from {PORTS.start} to {PORTS.stop} on 127.0.0.1")
+
+
+def _log_tail(directory: Path, lines: int = 15) -> str:
+    with suppress(OSError):
+        return "\n".join((directory / "server.log").read_text("utf-8", errors="replace").splitlines()[-lines:])
+    return ""
+
+
+def _failure(directory: Path, event: str) -> ServiceError:
+    return ServiceError(
+        f"the {directory.name} server {event}; its log ends with:\n{_log_tail(directory)}",
+        hint=f"read {directory / 'server.log'}, then run the same command again",
+    )
+
+
+def main() -> None:
+    """The supervisor's side: run the server described on standard input until nobody uses it, or it ends."""
+    launch = json.load(sys.stdin)
+    directory = Path(launch["directory"])
+    _lock(directory / "alive.lock", fcntl.LOCK_EX)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    hook = _die_with_supervisor if sys.platform == "linux" else None
+    # No thread runs yet, which is what makes preexec_fn safe.
+    server = subprocess.Popen(  # noqa: S603 (the command comes from our own code)
+        launch["command"],
+        stdin=subprocess.DEVNULL,
+        cwd=directory,
+        env=launch["environment"],
+        preexec_fn=hook,  # noqa: PLW1509
+    )
+    try:
+        identity = {"pid": server.pid, "create_time": psutil.Process(server.pid).create_time()}
+        partial = directory / "server.json.partial"
+        partial.write_text(json.dumps({**launch["record"], **identity}), "utf-8")
+        partial.replace(directory / "server.json")
+        threading.Thread(target=_stop_when_unused, args=(server, launch), daemon=True).start()
+        server.wait()
+    finally:
+        _stop(server, launch["grace"])
+        (directory / "server.json").unlink(missing_ok=True)
+
+
+def _die_with_supervisor() -> None:
+    supervisor = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        os._exit(1)
+
+
+def _stop_when_unused(server: subprocess.Popen[bytes], launch: Mapping[str, object]) -> None:
+    users = Path(str(launch["directory"])) / "users.lock"
+    descriptor = os.open(users, os.O_RDWR)
+    while True:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.utime(users)
+        last_use = users.stat().st_mtime_ns
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(float(str(launch["linger"])))
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if users.stat().st_mtime_ns == last_use:
+                break
+    # The exclusive lock is kept to the end of this process: a new user waits for it, then starts another server.
+    _stop(server, float(str(launch["grace"])))
+
+
+def _stop(server: subprocess.Popen[bytes], grace: float) -> None:
+    if server.poll() is None:
+        server.terminate()
+        try:
+            server.wait(grace)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+if __name__ == "__main__":
+    main()
