@@ -1,0 +1,158 @@
+"""From measurements to one small table a rule: what is judged, what was promised, who is to blame.
+
+No Great Expectations here. Each rule gets its own table, so no row condition can select nothing and pass; a value that
+is not finite, or has no parent where the limit needs one, becomes None, which the gate refuses as missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from editors.contract import EditBatch, EditRequest
+from validations.contract import Measurement, Measurements
+from validations.policy import PolicyRule
+
+NO_REQUEST = "-"
+
+
+@dataclass(frozen=True)
+class RuleTable:
+    """What one rule is judged on. `judged` is aligned with `rows`: the value held against the rule's bounds."""
+
+    rule: PolicyRule
+    rows: tuple[Measurement, ...]
+    judged: tuple[float | None, ...]
+    promised: Mapping[str, int]
+    """Request id -> rows its sheet promises for this rule."""
+
+    @property
+    def required(self) -> int:
+        """Rows without which the rule fails."""
+        return max(self.rule.required, sum(self.promised.values()))
+
+    @property
+    def is_empty_by_right(self) -> bool:
+        """Whether there is nothing to judge and nothing was promised or required."""
+        return not self.rows and self.required == 0
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Requests with fewer rows than promised."""
+        found = [row.request for row in self.rows]
+        return tuple(request for request, count in self.promised.items() if found.count(request) < count)
+
+    @property
+    def observed(self) -> float | None:
+        """The candidate's aggregate, in the metric's own unit; a ratio for ratio limits; None where it is no number."""
+        if self.rule.at_most_ratio is not None:
+            return aggregate(self.rule, self.judged)
+        return aggregate(self.rule, [_indicator(self.rule, row.candidate) for row in self.rows])
+
+    @property
+    def parent(self) -> float | None:
+        """The parent's aggregate, in the metric's own unit."""
+        return aggregate(self.rule, [_indicator(self.rule, row.parent) for row in self.rows])
+
+    @property
+    def holds(self) -> bool:
+        """This house's own reading of the rule; the gate passes only what Great Expectations passes as well."""
+        low, high = self.rule.bounds
+        value = aggregate(self.rule, self.judged)
+        if value is None or len(self.rows) < max(self.required, 1) or self.unmeasured:
+            return False
+        values = self.judged if self.rule.aggregate == "every" else (value,)
+        return all(one is not None and low <= one <= high for one in values)
+
+    def blame(self) -> tuple[str, ...]:
+        """Request ids (the row's own name where it belongs to no request) that break the limit, worst first."""
+        badness: dict[str, float] = dict.fromkeys(self.unmeasured, math.inf)
+        for row, value in zip(self.rows, self.judged, strict=True):
+            name = row.prompt if row.request == NO_REQUEST else row.request
+            excess = self._excess(value)
+            if excess > 0:
+                badness[name] = badness.get(name, 0.0) + excess
+        return tuple(sorted(badness, key=lambda name: (-badness[name], name)))
+
+    def _excess(self, value: float | None) -> float:
+        if value is None:
+            return math.inf
+        if self.rule.aggregate == "count":
+            return value
+        low, high = self.rule.bounds
+        return max(low - value, value - high, 0.0)
+
+
+def rule_table(rule: PolicyRule, measurements: Sequence[Measurement], promised: Mapping[str, int]) -> RuleTable:
+    """The table of one rule."""
+    rows = preferred(rule, measurements)
+    return RuleTable(rule, rows, tuple(judged_value(rule, row) for row in rows), promised)
+
+
+def preferred(rule: PolicyRule, measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """The rows the rule judges: per prompt, those of the first of its metrics that was measured there."""
+    best: dict[tuple[str, str], int] = {}
+    candidates = [row for row in measurements if row.metric in rule.metrics]
+    for row in candidates:
+        place = (row.request, row.prompt)
+        best[place] = min(best.get(place, len(rule.metrics)), rule.metrics.index(row.metric))
+    return tuple(row for row in candidates if rule.metrics.index(row.metric) == best[row.request, row.prompt])
+
+
+def judged_value(rule: PolicyRule, row: Measurement) -> float | None:
+    """The number held against `rule.bounds`: the candidate's value, its change from the parent, or their ratio."""
+    value: float | None = _indicator(rule, row.candidate)
+    if rule.margin is not None:
+        value = None if row.parent is None else row.candidate - row.parent
+    elif rule.at_most_ratio is not None:
+        value = row.candidate / row.parent if row.parent and 0 < row.parent < math.inf else None
+    return value if value is not None and math.isfinite(value) else None
+
+
+def aggregate(rule: PolicyRule, values: Sequence[float | None]) -> float | None:
+    """The rule's aggregate; None when a value is missing or not finite, or there is none. `every` shows the mean."""
+    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    if not numbers or len(numbers) < len(values):
+        return None
+    if rule.aggregate == "min":
+        return min(numbers)
+    if rule.aggregate == "max":
+        return max(numbers)
+    return math.fsum(numbers) if rule.aggregate == "count" else math.fsum(numbers) / len(numbers)
+
+
+def promises(probe: str, batch: EditBatch, earlier: Sequence[EditRequest]) -> dict[str, int]:
+    """How many prompts of a probe each request promises, leaving out those that promise none."""
+    if probe in ("efficacy", "history"):
+        return {request.id: 1 for request in (earlier if probe == "history" else batch.requests)}
+    prompts = {
+        request.id: {"paraphrase": set(request.paraphrases),
+                     "neighbourhood": {neighbour.prompt for neighbour in request.neighbours},
+                     "portability": {implication.prompt for implication in request.implications}}.get(probe, set())
+        for request in batch.requests}
+    return {request: len(asked) for request, asked in prompts.items() if asked}
+
+
+DIGESTS = PolicyRule(
+    name="baseline.digests", aggregate="every", at_least=1, required=3,
+    meaning="The baseline is the parent's own, the candidate is another model, and both were measured for this batch.")
+
+
+def digest_table(measurements: Measurements, batch: EditBatch, candidate_digest: str | None) -> RuleTable:
+    """Whether the right things were compared, as rows of 1 and 0, one a claim."""
+    claims = {
+        "baseline is the parent": measurements.parent_digest == batch.parent_digest,
+        "candidate differs from parent": measurements.candidate_digest != measurements.parent_digest,
+        "measured for this batch": measurements.batch_digest == batch.digest,
+        "candidate is the one on disk": candidate_digest in (None, measurements.candidate_digest),
+    }
+    rows = [Measurement(request=NO_REQUEST, probe="baseline", metric=DIGESTS.name, prompt=claim, parent=None,
+                        candidate=float(holds)) for claim, holds in claims.items()]
+    return rule_table(DIGESTS, rows, {})
+
+
+def _indicator(rule: PolicyRule, value: float | None) -> float | None:
+    if rule.aggregate != "count" or value is None or not math.isfinite(value):
+        return value
+    return float(value != 0)
