@@ -1,0 +1,59 @@
+"""The command line: starts light, teaches, and answers bad input with one clear error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+HEAVY = ("torch", "transformers", "mlflow", "great_expectations", "prefect", "boto3", "pandas", "matplotlib", "numpy", "gguf")
+COMMANDS = ("edit", "locate", "measure", "approve", "promote", "rollback", "pull", "history", "show")
+
+
+def test_importing_the_command_line_loads_nothing_heavy() -> None:
+    code = f"import flows.cli, sys; print([name for name in {HEAVY} if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_with_an_example(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert f"suture {command} " in shown.output
+    assert "Example" in shown.output
+    assert "--json" in shown.output
+
+
+def test_an_unknown_setting_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SUTURE_LINGER_SECONDS", "soon")
+    shown = CliRunner().invoke(app, ["show", "abc", "--json"])
+    answer = json.loads(shown.stdout)
+    assert shown.exit_code == 2
+    assert answer["error"] == "ConfigError"
+    assert "linger_seconds" in answer["message"]
+    assert "'soon'" in answer["message"]
+
+
+def test_a_wrong_key_in_the_settings_file_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "suture.toml").write_text('stor = "s3://bucket"\n')
+    shown = CliRunner().invoke(app, ["show", "abc", "--json"])
+    assert "stor: Extra inputs are not permitted" in json.loads(shown.stdout)["message"]
+
+
+def test_pull_wants_exactly_one_source() -> None:
+    shown = CliRunner().invoke(app, ["pull", "one", "two", "folder", "--json"])
+    assert shown.exit_code == 2
+    assert json.loads(shown.stdout)["next"] == "suture pull demo ./model"
+
+
+def test_a_decision_needs_a_reason() -> None:
+    shown = CliRunner().invoke(app, ["approve", "3f9a1c2b7d04", "--json"])
+    assert shown.exit_code == 2
+    assert json.loads(shown.stdout)["next"] == 'add --reason "..."'
