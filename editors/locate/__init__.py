@@ -1,0 +1,67 @@
+"""Where to edit: the edited token of every request, the layers to write to, and the evidence a trace gives for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from editors.contract import EditBatch, Evidence, Location, Progress, silent
+from editors.errors import ConfigError
+from editors.loading import LoadedModel
+from editors.locate.causal_trace import TraceConfig, TraceResult, trace
+from editors.locate.trace_picture import draw
+from editors.locate.trace_table import as_csv, cells, role_means, traced_peak
+from editors.prompts import PositionRule, encode, render
+
+
+def place(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int], override_layers: Sequence[int] | None,
+          position_rule: PositionRule) -> Location:
+    """Positions by `position_rule`, layers from the sheet or else the calibration; nothing is run.
+
+    Raises:
+        ConfigError: a layer is not one of the model's, or there is none.
+        SheetError: a request has no such position.
+    """
+    positions = {request.id: encode(render(request, model.tokenizer, position_rule), model.tokenizer).anchor
+                 for request in batch.requests}
+    return Location(layers=_checked(model, override_layers or calibration_layers), positions=positions,
+                    source="sheet" if override_layers else "calibration")
+
+
+def locate(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int], override_layers: Sequence[int] | None,
+           position_rule: PositionRule, folder: Path, progress: Progress = silent,
+           config: TraceConfig | None = None) -> Location:
+    """The place, with a causal trace of the batch written into `folder` as evidence.
+
+    The traced layer is reported and never obeyed: tracing does not say where an edit works best (Hase et al. 2023,
+    arXiv:2301.04213), the calibration's sweep does.
+
+    Raises:
+        ConfigError: a layer is not one of the model's, or there is none.
+        SheetError: a request has no such position.
+    """
+    placed = place(model, batch, calibration_layers, override_layers, position_rule)
+    result = trace(model, batch.requests, config, progress)
+    evidence = write_evidence(result, folder, placed.layers)
+    return placed.model_copy(update={"traced_peak": traced_peak(result), "evidence": evidence})
+
+
+def write_evidence(result: TraceResult, folder: Path, edit_layers: Sequence[int] = ()) -> tuple[Evidence, ...]:
+    """Write two tables and the picture into `folder`; their names in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "trace_means.csv").write_text(as_csv(role_means(result)), encoding="utf-8")
+    (folder / "trace_cells.csv").write_text(as_csv(cells(result)), encoding="utf-8")
+    draw(result, folder / "trace.png", edit_layers)
+    traced = f"{len(result.traces)} of {result.batch_size} requests"
+    return (Evidence(kind="table", path="trace_means.csv", title=f"Mean indirect effect by token role and layer, {traced}"),
+            Evidence(kind="table", path="trace_cells.csv", title=f"Indirect effect of every traced cell, {traced}"),
+            Evidence(kind="picture", path="trace.png", title=f"Causal trace, {traced}"))
+
+
+def _checked(model: LoadedModel, layers: Sequence[int]) -> tuple[int, ...]:
+    count = model.anatomy.layer_count
+    wrong = [layer for layer in layers if not 0 <= layer < count]
+    if wrong or not layers:
+        problem = f"{wrong[0]} is not a layer of this model" if wrong else "none is named"
+        raise ConfigError(f"layers {list(layers)}: {problem}", f"name layers from 0 to {count - 1}")
+    return tuple(sorted(set(layers)))
