@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -167,27 +168,24 @@ supervised = begin
 """The same, read as a block: `with supervised(spec, home) as running:` is ready inside, and given up after."""
 
 
-def _lock(path: Path, mode: int) -> int:
+def _lock(path: Path, mode: int, wait_seconds: float = WAIT_SECONDS) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
+    deadline = time.monotonic() + wait_seconds
+    while True:
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
             return descriptor
+        if time.monotonic() >= deadline:
+            os.close(descriptor)
+            raise ServiceError(f"another process has held {path} for {wait_seconds:g} s", f"who: fuser -v {path}")
         time.sleep(POLL_SECONDS)
-    os.close(descriptor)
-    raise ServiceError(f"another process has held {path} for {WAIT_SECONDS:g} s", hint=f"who holds it: fuser -v {path}")
 
 
 def _is_held(path: Path) -> bool:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    with suppress(ServiceError):
+        os.close(_lock(path, fcntl.LOCK_SH, wait_seconds=0))
+        return False
+    return True
 
 
 def _read_record(directory: Path) -> RunningService | None:
@@ -219,18 +217,21 @@ def _spawn_supervisor(spec: ServiceSpec, directory: Path) -> RunningService:
         "grace": spec.stop_grace_seconds,
         "linger": spec.linger_seconds,
     }
-    command = [sys.executable, "-m", "tasks.supervise"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    with log_path.open("ab") as log:
-        supervisor = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            command, stdin=-1, stdout=log, stderr=log, cwd=directory, env=environment, start_new_session=True
-        )
     # Through a pipe: an environment may hold secrets, and any user of the machine can read a command line.
-    with suppress(BrokenPipeError), supervisor.stdin as pipe:  # type: ignore[union-attr]
-        pipe.write(json.dumps(launch).encode("utf-8"))
-    deadline = time.monotonic() + WAIT_SECONDS
+    with log_path.open("ab") as log:
+        subprocess.run(
+            [sys.executable, "-m", "tasks.supervise"],
+            input=json.dumps(launch).encode("utf-8"),
+            stdout=log,
+            stderr=log,
+            cwd=directory,
+            env=environment,
+            start_new_session=True,
+            check=False,
+        )
     while (running := _read_record(directory)) is None:
-        if supervisor.poll() is not None or time.monotonic() > deadline:
+        if not _is_held(directory / "alive.lock"):
             raise _failure(directory, "could not be launched")
         time.sleep(POLL_SECONDS)
     return running
@@ -265,15 +266,17 @@ def main() -> None:
     launch = json.load(sys.stdin)
     directory = Path(launch["directory"])
     _lock(directory / "alive.lock", fcntl.LOCK_EX)
+    # The starter waits for this process only: the supervisor itself is nobody's child, and leaves no zombie.
+    if os.fork():
+        os._exit(0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    hook = _die_with_supervisor if sys.platform == "linux" else None
     # No thread runs yet, which is what makes preexec_fn safe.
     server = subprocess.Popen(  # noqa: S603 (the command comes from our own code)
         launch["command"],
         stdin=subprocess.DEVNULL,
         cwd=directory,
         env=launch["environment"],
-        preexec_fn=hook,  # noqa: PLW1509
+        preexec_fn=_die_with_supervisor if sys.platform == "linux" else None,  # noqa: PLW1509
     )
     try:
         identity = {"pid": server.pid, "create_time": psutil.Process(server.pid).create_time()}
@@ -284,7 +287,6 @@ def main() -> None:
         server.wait()
     finally:
         _stop(server, launch["grace"])
-        (directory / "server.json").unlink(missing_ok=True)
 
 
 def _die_with_supervisor() -> None:
@@ -294,21 +296,23 @@ def _die_with_supervisor() -> None:
         os._exit(1)
 
 
-def _stop_when_unused(server: subprocess.Popen[bytes], launch: Mapping[str, object]) -> None:
-    users = Path(str(launch["directory"])) / "users.lock"
+def _stop_when_unused(server: subprocess.Popen[bytes], launch: Mapping[str, Any]) -> None:
+    directory = Path(launch["directory"])
+    users = directory / "users.lock"
     descriptor = os.open(users, os.O_RDWR)
     while True:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.utime(users)
         last_use = users.stat().st_mtime_ns
         fcntl.flock(descriptor, fcntl.LOCK_UN)
-        time.sleep(float(str(launch["linger"])))
+        time.sleep(launch["linger"])
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if users.stat().st_mtime_ns == last_use:
                 break
     # The exclusive lock is kept to the end of this process: a new user waits for it, then starts another server.
-    _stop(server, float(str(launch["grace"])))
+    (directory / "server.json").unlink(missing_ok=True)
+    _stop(server, launch["grace"])
 
 
 def _stop(server: subprocess.Popen[bytes], grace: float) -> None:

@@ -137,13 +137,14 @@ def test_a_recorded_pid_that_belongs_to_somebody_else_is_left_alone(tmp_path: Pa
 
 
 def test_a_next_command_finds_the_lingering_server(tmp_path: Path) -> None:
-    first, first_pid = start_user(tmp_path, linger_seconds=2.0)
+    first, pid = start_user(tmp_path, linger_seconds=1.5)
     first.communicate()
-    second, second_pid = start_user(tmp_path)
-    assert first_pid == second_pid
-    second.communicate()
-    assert not is_gone(second_pid)
-    assert eventually(lambda: is_gone(second_pid))
+    with supervised(spec(), tmp_path) as running:
+        assert running.pid == pid
+        time.sleep(2.0)
+        assert running.is_alive
+    assert not is_gone(pid)
+    assert eventually(lambda: is_gone(pid))
 
 
 def test_a_server_that_dies_while_starting_is_reported_at_once_with_its_log(tmp_path: Path) -> None:
