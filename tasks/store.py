@@ -34,6 +34,7 @@ HINTS = {
     "AccessDenied": "these keys may not do that here: ask for s3:GetObject, s3:PutObject and s3:ListBucket",
     "InvalidAccessKeyId": "the store does not know this access key: check AWS_ACCESS_KEY_ID or the profile",
     "SignatureDoesNotMatch": "the secret key is not the one of this access key: check AWS_SECRET_ACCESS_KEY",
+    "ExpiredToken": "sign in again: these temporary keys are over, for example: aws sso login",
     "NoSuchBucket": "check the bucket's name and region, or create it: aws s3 mb s3://BUCKET",
     "InvalidBucketName": "check the bucket's name: 3 to 63 lower-case letters, digits and hyphens",
     "SSLError": "name the authority that signed the store's certificate: ca_bundle",
@@ -355,9 +356,9 @@ class Store:
         except ClientError as error:
             raise _refused(place, error.response) from error
         except Boto3Error as error:
-            cause = error.__context__
-            response = cause.response if isinstance(cause, ClientError) else {}
-            raise _refused(place, response) from error
+            if isinstance(error.__context__, ClientError):
+                raise _refused(place, error.__context__.response) from error
+            raise StoreError(f"{place}: {error}", UNKNOWN) from error
         except BotoCoreError as error:
             kind = type(error).__name__
             raise StoreError(f"{place}: {error}", HINTS.get(kind, UNKNOWN)) from error
