@@ -1,0 +1,94 @@
+"""From requests to facts: the keys to write and the sequences that say what each key must bring about.
+
+Requests whose edited token has the same past have the same key, whatever follows; they become one fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from editors.contexts import contexts
+from editors.contract import EditBatch, Location, UpdateRequest
+from editors.loading import LoadedModel
+from editors.prompts import Prompt, encode, render
+from editors.suffix import Row
+from editors.target_search import TargetRow
+
+ESSENCES = ("{} is a",)
+"""Neutral prompts about the subject; what the model says after them should stay. Authors: the same one."""
+
+
+@dataclass(frozen=True)
+class KeyRow:
+    """One occurrence of a fact's key: the tokens up to and with the edited one, and its weight in the average."""
+
+    ids: tuple[int, ...]
+    owner: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """N facts. `requests[n]`: ids of the requests that fact n carries out."""
+
+    requests: tuple[tuple[str, ...], ...]
+    keys: tuple[KeyRow, ...]
+    targets: tuple[TargetRow, ...]
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(self.requests)
+
+
+def facts_of(model: LoadedModel, batch: EditBatch, location: Location, position: str, context_count: int) -> Facts:
+    """The batch's facts, in the order of its requests.
+
+    Args:
+        model: Gives the tokenizer.
+        batch: The requests.
+        location: Gives each request's position; where it lacks one, the rule `position` finds it.
+        position: A rule of `editors.prompts`.
+        context_count: Contexts besides the bare prompt.
+    """
+    owners: dict[tuple[int, ...], list[str]] = {}
+    keys: list[KeyRow] = []
+    targets: list[TargetRow] = []
+    for request in batch.requests:
+        index = location.positions.get(request.id)
+        if index is None:
+            index = encode(render(request, model.tokenizer, position), model.tokenizer).anchor  # type: ignore[arg-type]
+        prompts = contexts(request, model.tokenizer, index, context_count)
+        encoded = [encode(prompt, model.tokenizer) for prompt in prompts]
+        past = encoded[0].ids[:encoded[0].anchor + 1]
+        is_new = past not in owners
+        owners.setdefault(past, []).append(request.id)
+        owner = list(owners).index(past)
+        for row in encoded:
+            reads = tuple(range(row.prompt_length - 1, len(row.ids) - 1))
+            targets.append(TargetRow(Row(row.ids, row.anchor, owner, reads), row.ids[row.prompt_length:]))
+        if is_new:
+            keys += [KeyRow(row.ids[:row.anchor + 1], owner, _weight(place, len(encoded))) for place, row in enumerate(encoded)]
+            targets += _essences(model, request, owner)
+    return Facts(tuple(tuple(ids) for ids in owners.values()), tuple(keys), tuple(targets))
+
+
+def _weight(place: int, count: int) -> float:
+    """The bare prompt weighs one half, the others share the rest: a mean of group means, as the authors take it."""
+    if count == 1:
+        return 1.0
+    return 0.5 if place == 0 else 0.5 / (count - 1)
+
+
+def _essences(model: LoadedModel, request: UpdateRequest, owner: int) -> Sequence[TargetRow]:
+    if request.is_chat or not request.subject:
+        return []
+    rows = []
+    for template in ESSENCES:
+        text = template.replace("{}", request.subject)
+        encoded = encode(Prompt(text, anchor_end=template.index("{}") + len(request.subject)), model.tokenizer)
+        rows.append(TargetRow(Row(encoded.ids, encoded.anchor, owner, (encoded.anchor, len(encoded.ids) - 1))))
+    return rows
+
+

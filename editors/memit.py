@@ -1,0 +1,128 @@
+"""MEMIT: many facts at once, spread over several FFN output matrices.
+
+For each fact the state after the last edited block is searched that makes the model say the target (`target_search`).
+Then, layer by layer from below, the keys of all facts are read under the edits made so far, the distance that is left
+is shared out among the layers to come, and one closed form writes this layer's share (`solver`), held by the second
+moment of the keys that ordinary text produces (`moments`).
+
+What we changed: keys and states are averaged over the same occurrences everywhere; facts with one key share one target;
+the keys of earlier accepted edits can be given, which makes a sequence of batches equal to one batch.
+
+Source: Meng et al. 2023, "Mass-Editing Memory in a Transformer", arXiv:2210.07229, eqs. 14, 16-20, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from editors.anatomy import Anatomy
+from editors.contract import EditBatch, Estimate, Location, Progress, silent
+from editors.corpus import TOKENS, default_corpus
+from editors.costs import Work, estimate_of
+from editors.errors import ConfigError
+from editors.facts import Facts, facts_of
+from editors.keys import KeyReader
+from editors.loading import LoadedModel
+from editors.moments import Corpus, second_moments
+from editors.options import config_from
+from editors.patch import LowRank, Patch, applied
+from editors.provenance import provenance_of
+from editors.solver import cholesky_factor, solve
+from editors.target_search import SearchConfig, search_targets
+
+
+@dataclass(frozen=True)
+class MemitConfig:
+    """Options of MEMIT. `layers` and positions come with the location."""
+
+    covariance_weight: float = 1500.0
+    """Weight of preserved keys against one fact. Range (0, 1e9]. Authors: 15000-20000, which under-edits small models."""
+    contexts: int = 5
+    """Contexts besides the bare prompt. Range [0, 10]. Authors: 5."""
+    position: Literal["auto", "subject_last", "question_last", "prompt_last"] = "auto"
+    """Which token's key is edited, where the location does not say."""
+    spread: Literal["even", "root"] = "even"
+    """Share of the remaining distance that a layer takes, with n layers to come: 1/n (authors) or 1/sqrt(n) (PMET)."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """How targets are searched."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.covariance_weight <= 1e9:
+            raise ConfigError(f"covariance_weight must be in (0, 1e9], got {self.covariance_weight!r}",
+                              "set covariance_weight inside that range")
+        if not 0 <= self.contexts <= 10:
+            raise ConfigError(f"contexts must be in [0, 10], got {self.contexts!r}", "set contexts inside that range")
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> MemitConfig:
+        """The config for a sheet's options.
+
+        Raises:
+            ConfigError: an option is unknown or outside its range.
+        """
+        return config_from(cls, options, "memit")
+
+
+class Memit:
+    """The editor. Constructed with its frozen config; `plan` leaves the model bit-identical."""
+
+    name: ClassVar[str] = "memit"
+    purposes: ClassVar[tuple[str, ...]] = ("update",)
+
+    def __init__(self, config: MemitConfig | None = None, corpus: Corpus | None = None) -> None:
+        self.config = config or MemitConfig()
+        self.corpus = corpus
+
+    def estimate(self, shapes: Anatomy, batch: EditBatch) -> Estimate:
+        """Bytes, FLOPs and seconds from the model's shapes; statistics are counted as if none were stored."""
+        first = shapes.layer_count // 7
+        layers = tuple(range(first, min(first + 5, shapes.layer_count)))
+        return estimate_of(shapes, batch, Work(layers, self.config.contexts, self.config.search.steps,
+                                               self.config.search.token_budget, TOKENS))
+
+    def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
+             progress: Progress = silent) -> Patch:
+        """The patch that carries out the batch.
+
+        Raises:
+            SheetError: a position is not in its prompt.
+            IntegrityError: the search or the closed form met numbers that are not finite, or damaged statistics.
+        """
+        layers = sorted(location.layers)
+        corpus = self.corpus or default_corpus(model, statistics, progress)
+        moments = second_moments(model, layers, corpus, statistics, progress)
+        facts = facts_of(model, batch, location, self.config.position, self.config.contexts)
+        found = search_targets(model, layers[-1], facts.targets, self.config.search, progress)
+        edits = self._written(model, facts, layers, moments, found.change, progress)
+        return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, found))
+
+    def _written(self, model: LoadedModel, facts: Facts, layers: list[int], moments: Mapping[int, Tensor],
+                 change: Tensor, progress: Progress) -> tuple[LowRank, ...]:
+        reader = KeyReader(model, facts.keys, layers[0], self.config.search.token_budget)
+        edits: list[LowRank] = []
+        target: Tensor | None = None
+        with ExitStack() as stack:
+            for place, layer in enumerate(layers):
+                reader.advance(layer)
+                keys, states = reader.read(layers[-1])
+                target = states + change.T if target is None else target
+                share = (len(layers) - place) ** (1.0 if self.config.spread == "even" else 0.5)
+                left, right = solve(keys, (target - states) / share, cholesky_factor(moments[layer].to(keys.device)),
+                                    self.config.covariance_weight)
+                edits.append(as_edit(model, layer, left, right))
+                stack.enter_context(applied(model.model, Patch((edits[-1],))))
+                progress("layers written", place + 1, len(layers))
+        return tuple(edits)
+
+
+def as_edit(model: LoadedModel, layer: int, left: Tensor, right: Tensor) -> LowRank:
+    """The update left @ right (D, F) of a layer's FFN output matrix, in the parameter's own layout, float32."""
+    if model.anatomy.layout == "in_out":
+        left, right = right.T, left.T
+    return LowRank(model.anatomy.mlp_output_parameter(layer), left.float().contiguous(), right.float().contiguous())

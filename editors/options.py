@@ -1,0 +1,58 @@
+"""A method's options, from a sheet's mapping to its frozen config; unknown names are refused with the nearest one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_type_hints
+
+from editors.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def config_from(kind: type[T], options: Mapping[str, Any], method: str) -> T:
+    """Build `kind` from flat options; fields of nested configs are named without their nest.
+
+    Raises:
+        ConfigError: an option is unknown, has the wrong type, or is outside its range.
+    """
+    known = _flat(kind)
+    for name, value in options.items():
+        if name not in known:
+            near = get_close_matches(str(name), known, 1)
+            raise ConfigError(f"{method} has no option {name!r}",
+                              f"use {near[0]!r}" if near else f"use one of {', '.join(sorted(known))}")
+        _check_type(method, name, value, known[name])
+    try:
+        return _build(kind, options)
+    except ConfigError as error:
+        raise ConfigError(f"{method}.{error.message}", error.hint) from error
+
+
+def _flat(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    flat: dict[str, Any] = {}
+    for entry in fields(kind):
+        flat |= _flat(hints[entry.name]) if is_dataclass(hints[entry.name]) else {entry.name: hints[entry.name]}
+    return flat
+
+
+def _build(kind: type[T], options: Mapping[str, Any]) -> T:
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for entry in fields(kind):  # type: ignore[arg-type]
+        if is_dataclass(hints[entry.name]):
+            values[entry.name] = _build(hints[entry.name], options)  # type: ignore[arg-type]
+        elif entry.name in options:
+            values[entry.name] = options[entry.name]
+    return kind(**values)
+
+
+def _check_type(method: str, name: str, value: Any, expected: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    right = is_number if expected is float else isinstance(value, int) and is_number if expected is int else True
+    if not right:
+        wanted = "a number" if expected is float else "a whole number"
+        raise ConfigError(f"{method}.{name} must be {wanted}, got {value!r}", f"set {name} to {wanted}")

@@ -1,0 +1,97 @@
+"""ROME: one fact by a rank-one change of one FFN output matrix; N facts by a change of rank N that meets all exactly.
+
+The FFN's output at the subject's last token is searched that makes the model say the target (`target_search`; a change
+of the FFN's output is the same change of the block's output). The matrix is then changed so that it maps the fact's key
+to that value and, among all such matrices, disturbs ordinary text's keys least (`solver` with weight 0).
+
+What we changed: the key, its present value and the denominator all come from one averaged key (the authors mix the
+averaged and the bare key, which makes some edits explode: Gupta et al. 2024, arXiv:2403.07175); several facts are
+written at once instead of one after another, so that none undoes another.
+
+Source: Meng et al. 2022, "Locating and Editing Factual Associations in GPT", arXiv:2202.05262, eqs. 2-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from editors.anatomy import Anatomy
+from editors.contract import EditBatch, Estimate, Location, Progress, silent
+from editors.corpus import TOKENS, default_corpus
+from editors.costs import Work, estimate_of
+from editors.errors import ConfigError
+from editors.facts import facts_of
+from editors.keys import KeyReader
+from editors.loading import LoadedModel
+from editors.memit import as_edit
+from editors.moments import Corpus, second_moments
+from editors.options import config_from
+from editors.patch import Patch
+from editors.provenance import provenance_of
+from editors.solver import cholesky_factor, solve
+from editors.target_search import SearchConfig, search_targets
+
+
+@dataclass(frozen=True)
+class RomeConfig:
+    """Options of ROME. The layer and positions come with the location."""
+
+    contexts: int = 5
+    """Contexts besides the bare prompt. Range [0, 10]. Authors: 20."""
+    position: Literal["auto", "subject_last", "question_last", "prompt_last"] = "auto"
+    """Which token's key is edited, where the location does not say."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """How targets are searched."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.contexts <= 10:
+            raise ConfigError(f"contexts must be in [0, 10], got {self.contexts!r}", "set contexts inside that range")
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> RomeConfig:
+        """The config for a sheet's options.
+
+        Raises:
+            ConfigError: an option is unknown or outside its range.
+        """
+        return config_from(cls, options, "rome")
+
+
+class Rome:
+    """The editor. Constructed with its frozen config; `plan` leaves the model bit-identical."""
+
+    name: ClassVar[str] = "rome"
+    purposes: ClassVar[tuple[str, ...]] = ("update",)
+
+    def __init__(self, config: RomeConfig | None = None, corpus: Corpus | None = None) -> None:
+        self.config = config or RomeConfig()
+        self.corpus = corpus
+
+    def estimate(self, shapes: Anatomy, batch: EditBatch) -> Estimate:
+        """Bytes, FLOPs and seconds from the model's shapes; statistics are counted as if none were stored."""
+        return estimate_of(shapes, batch, Work((shapes.layer_count // 6,), self.config.contexts, self.config.search.steps,
+                                               self.config.search.token_budget, TOKENS))
+
+    def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
+             progress: Progress = silent) -> Patch:
+        """The patch that carries out the batch, in one layer.
+
+        Raises:
+            ConfigError: the location names more than one layer.
+            SheetError: a position is not in its prompt.
+            IntegrityError: two facts have one key, numbers are not finite, or statistics are damaged.
+        """
+        if len(location.layers) != 1:
+            raise ConfigError(f"rome edits one layer, got {list(location.layers)}", "give one layer, or use memit")
+        layer = location.layers[0]
+        corpus = self.corpus or default_corpus(model, statistics, progress)
+        moment = second_moments(model, [layer], corpus, statistics, progress)[layer]
+        facts = facts_of(model, batch, location, self.config.position, self.config.contexts)
+        found = search_targets(model, layer, facts.targets, self.config.search, progress)
+        keys, _ = KeyReader(model, facts.keys, layer, self.config.search.token_budget).read(layer)
+        left, right = solve(keys, found.change.T, cholesky_factor(moment.to(keys.device)), 0.0)
+        edits = (as_edit(model, layer, left, right),)
+        return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, found))

@@ -1,0 +1,75 @@
+"""One closed form for every editor that writes key-value pairs into a linear layer.
+
+With keys K (F, N), residuals R (D, N), the second moment C (F, F) of the keys to be preserved and its weight w, the
+update that minimises  w tr(D C D') + |D K - R|^2  (+ |D Kp|^2 for the keys Kp of earlier edits) is
+
+    D = R A',   A = first-N part of  C^-1 [K Kp] (w I + [K Kp]' C^-1 [K Kp])^-1
+
+which needs one factor of C, cached, and one solve as large as the number of keys. w = 0 is the equality-constrained
+form: ROME for one fact, EMMET for many. Earlier keys make a sequence of releases equal to one batch.
+
+Source: Meng et al. 2023, arXiv:2210.07229, eq. 14 (by the Woodbury identity); Gupta et al. 2024, arXiv:2403.14236, eq. 10.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from editors.errors import IntegrityError
+
+MAX_DIAGONAL_LOADING = 1e-3
+
+
+def cholesky_factor(second_moment: Tensor, loading: float = 1e-6) -> Tensor:
+    """Lower Cholesky factor, float64, of C + loading * mean(diag C) * I; C: (F, F).
+
+    The loading is raised tenfold until the factor exists: a corpus with fewer tokens than F leaves C singular.
+
+    Raises:
+        IntegrityError: C is not finite, or no loading up to 1e-3 makes it positive definite.
+    """
+    moment = second_moment.double()
+    scale = moment.diagonal().mean()
+    if not bool(torch.isfinite(moment).all()) or float(scale) <= 0:
+        raise IntegrityError("the second moment of the keys is not finite, or zero", "delete the statistics folder and run again")
+    while loading <= MAX_DIAGONAL_LOADING:
+        loaded = moment + loading * scale * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+        factor, failed = torch.linalg.cholesky_ex(loaded)
+        if not int(failed):
+            return factor
+        loading *= 10
+    raise IntegrityError("the second moment of the keys is not positive definite", "delete the statistics folder and run again")
+
+
+def solve(keys: Tensor, residuals: Tensor, factor: Tensor, covariance_weight: float,
+          earlier_keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The update as two factors, `left @ right` (D, F), float64.
+
+    Args:
+        keys: (F, N).
+        residuals: (D, N): what the layer's output must gain at each key.
+        factor: (F, F) float64, from `cholesky_factor`.
+        covariance_weight: w >= 0, in units of one preserved token; 0 makes the equality exact.
+        earlier_keys: (F, M) keys of accepted edits, whose outputs must stay.
+
+    Returns:
+        left (D, N): the residuals; right (N, F): how strongly each fires for a key.
+
+    Raises:
+        IntegrityError: keys or residuals are not finite, or with w = 0 two facts have the same key.
+    """
+    keys, residuals = keys.double(), residuals.double()
+    if not bool(torch.isfinite(keys).all() and torch.isfinite(residuals).all()):
+        raise IntegrityError("keys or residuals of the edit are not finite", "lower the clamp or the learning rate")
+    every_key = keys if earlier_keys is None else torch.cat([keys, earlier_keys.double()], dim=1)
+    whitened = torch.linalg.solve_triangular(factor, every_key, upper=False)
+    gram = whitened.T @ whitened
+    gram.diagonal().add_(covariance_weight)
+    gram_factor, failed = torch.linalg.cholesky_ex(gram)
+    if int(failed) or float(gram_factor.diagonal().min()) < 1e-6 * float(gram_factor.diagonal().max()):
+        raise IntegrityError("two facts of this batch have the same key, so they cannot both be written exactly",
+                             "use memit, or give the requests different subjects")
+    selected = torch.eye(gram.shape[0], keys.shape[1], dtype=gram.dtype, device=gram.device)
+    mixing = torch.cholesky_solve(selected, gram_factor)
+    return residuals, torch.linalg.solve_triangular(factor.T, whitened @ mixing, upper=True).T
