@@ -1,4 +1,4 @@
-"""Approval: one write-once record about one exact candidate digest under one exact verdict.
+"""Approval: one write-once record about one exact candidate, whose digest and whole record it names.
 
 It is a state in the store, not a sleeping process: a person approves or refuses whenever they like, through whichever
 door, and promotion looks for the record. A candidate that the gate refused cannot be approved by anybody.
@@ -59,14 +59,14 @@ def decide(store: Store, model: str, digest: str, decision: Literal["approve", "
                               f"look at it before you decide: suture show {candidate.version}")
     if decision == "approve":
         check_gate(candidate)
-    record = Decision(model=model, digest=digest, verdict=candidate.verdict.sha256, decision=decision,
-                      by=cause.by, reason=cause.reason, at=now())
-    key, body = decision_key(model, digest), serialise(record)
+    made = Decision(model=model, digest=digest, record=digest_bytes(serialise(candidate)), verdict=candidate.verdict.sha256,
+                    decision=decision, by=cause.by, reason=cause.reason, at=now())
+    key, body = decision_key(model, digest), serialise(made)
     try:
         store.put_new(key, body)
     except ImmutableConflict as error:
-        return _decided_before(store, record, error)
-    return DecisionRecord(uri=address(store, key), digest=digest_bytes(body), decision=record)
+        return _decided_before(store, made, error)
+    return DecisionRecord(uri=address(store, key), digest=digest_bytes(body), decision=made)
 
 
 def approve_automatically(store: Store, candidate: Candidate) -> DecisionRecord:
@@ -83,11 +83,11 @@ def approve_automatically(store: Store, candidate: Candidate) -> DecisionRecord:
 
 
 def require(store: Store, candidate: Candidate) -> DecisionRecord:
-    """The approval of exactly this candidate under exactly this verdict.
+    """The approval of exactly this candidate as it was looked at.
 
     Raises:
         GateRefused: the gate refused it.
-        ApprovalMissing: nobody decided, somebody refused, or the record is about another digest or verdict.
+        ApprovalMissing: nobody decided, somebody refused, or the candidate is not what was approved.
     """
     check_gate(candidate)
     version = candidate.version
@@ -99,11 +99,11 @@ def require(store: Store, candidate: Candidate) -> DecisionRecord:
     if made.decision == "refuse":
         raise ApprovalMissing(f"version {version} was refused by {made.by} at {made.at}: {made.reason}",
                               "change the sheet and make another version: suture edit SHEET")
-    about = (made.model, made.digest, made.verdict)
-    if about != (candidate.model, candidate.digest, candidate.verdict.sha256):
-        raise ApprovalMissing(f"{found.uri} approves digest {made.digest} under verdict {made.verdict}, but version "
-                              f"{version} is {candidate.digest} under {candidate.verdict.sha256}",
-                              f"the record was moved or changed: suture show {version}")
+    record = digest_bytes(serialise(candidate))
+    if (made.model, made.digest, made.record) != (candidate.model, candidate.digest, record):
+        raise ApprovalMissing(f"{found.uri} approves the candidate {made.digest} whose record is {made.record}, but version "
+                              f"{version} is {candidate.digest} and its record is {record}",
+                              f"it was judged anew or changed after its approval: suture show {version}")
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from editors.contract import Frozen
@@ -18,6 +19,7 @@ from tasks.manifest import LedgerEntry, Pointer, ledger_key, ledger_prefix, pars
 from tasks.store import ImmutableConflict, Store, StoredObject
 
 ATTEMPTS = 20
+READS_AT_ONCE = 8
 
 
 class LedgerRecord(Frozen):
@@ -56,7 +58,9 @@ def history(store: Store, model: str, channel: str | None = None) -> tuple[Ledge
     Raises:
         IntegrityError: an entry was changed or is missing.
     """
-    records = tuple(_read(store, stored) for stored in _listed(store, model))
+    listed = _listed(store, model)
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        records = tuple(pool.map(lambda stored: _read(store, stored), listed))
     last: dict[str, str] = {}
     for record in records:
         entry = record.entry

@@ -147,11 +147,13 @@ class ReleaseManifest(Contents):
 
 
 class Decision(Frozen):
-    """One approval or refusal of one exact candidate digest under one exact verdict."""
+    """One approval or refusal of one exact candidate: its digest, and the whole record that was looked at."""
 
     format: Literal["suture-decision-1"] = "suture-decision-1"
     model: str
     digest: Digest
+    record: Digest
+    """SHA-256 of the candidate's record: its verdict, its evidence, and each of its files."""
     verdict: Digest
     decision: Literal["approve", "refuse"]
     by: str

@@ -102,9 +102,7 @@ def publish(store: Store, candidate: Candidate, folder: Path | None, progress: P
     """
     approval = decisions.require(store, candidate)
     transfer = upload(store, candidate, folder, progress)
-    contents = candidate.model_dump(include=set(Contents.model_fields))
-    manifest = ReleaseManifest(**contents, approvals=(Approval(by=approval.decision.by, decision=approval.digest),))
-    return _write(store, manifest, transfer)
+    return _write(store, _approved(candidate, approval), transfer)
 
 
 def point(store: Store, release: Release, channel: str, cause: Cause) -> Moved:
@@ -118,9 +116,7 @@ def point(store: Store, release: Release, channel: str, cause: Cause) -> Moved:
     """
     target = channels.read_release(store, release.model, release.version, release.manifest)
     manifest = target[0]
-    decision = None
-    if manifest.stack:
-        decision = decisions.require(store, channels.read_candidate(store, release.model, release.version)).digest
+    decision = _check_approved(store, manifest) if manifest.stack else None
     state = channels.read(store, release.model, channel) or _open(store, manifest, channel, cause)
     recorded = ledger.heal(store, state.pointer)
     if state.pointer.version == manifest.version:
@@ -168,6 +164,21 @@ def _write(store: Store, manifest: ReleaseManifest, transfer: Transfer) -> Relea
     store.put_new(key, body)
     return Release(uri=address(store, key), model=manifest.model, version=manifest.version, digest=manifest.digest,
                    manifest=digest_bytes(body), transfer=transfer)
+
+
+def _approved(candidate: Candidate, approval: decisions.DecisionRecord) -> ReleaseManifest:
+    contents = candidate.model_dump(include=set(Contents.model_fields))
+    return ReleaseManifest(**contents, approvals=(Approval(by=approval.decision.by, decision=approval.digest),))
+
+
+def _check_approved(store: Store, manifest: ReleaseManifest) -> str:
+    """The digest of the decision that let exactly this manifest out."""
+    candidate = channels.read_candidate(store, manifest.model, manifest.version)
+    approval = decisions.require(store, candidate)
+    if manifest != _approved(candidate, approval):
+        raise IntegrityError(f"{address(store, release_key(manifest.model, manifest.version))} is not what "
+                             f"{approval.decision.by} approved", "restore the manifest from a backup")
+    return approval.digest
 
 
 def _open(store: Store, manifest: ReleaseManifest, channel: str, cause: Cause) -> ChannelState:

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,8 @@ from editors.errors import ConfigError, IntegrityError, NotFound, StoreError
 from editors.loading import Checkpoint
 from tasks.manifest import Blob, Contents
 from tasks.store import Store
+
+DOWNLOADS_AT_ONCE = 4
 
 
 class Pulled(Frozen):
@@ -53,9 +56,10 @@ def pull(store: Store, contents: Contents, folder: Path, what: Literal["model", 
     files = dict(contents.files) if what == "model" else stack_files(contents)
     _check_target(folder, sum(blob.size_bytes for blob in files.values()))
     with _appearing(folder) as partial:
-        for number, (name, blob) in enumerate(files.items(), start=1):
-            _fetch(store, name, blob, partial)
-            progress("pulling", number, len(files))
+        with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+            arriving = pool.map(lambda name: _fetch(store, name, files[name], partial), sorted(files))
+            for number, _ in enumerate(arriving, start=1):
+                progress("pulling", number, len(files))
         if what == "model":
             _check_checkpoint(contents, partial)
     return Pulled(folder=folder, model=contents.model, version=contents.version, digest=contents.digest,
@@ -100,7 +104,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
 
 def _fetch(store: Store, name: str, blob: Blob, folder: Path) -> None:
     path = folder / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         store.get_blob(blob.sha256, path)
     except NotFound as error:
