@@ -1,0 +1,223 @@
+"""The verdict page: one self-contained HTML file that a person reads before approving.
+
+It opens with the decision in one sentence, then what the model said before and says now, then the gate's table. No
+script, no font, no picture is fetched from anywhere. Prompts and answers are users' text and are escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from editors.contract import EditBatch
+from editors.errors import IntegrityError
+from editors.prompts import Role
+from validations.contract import Measurement, Measurements, Rule, Transcript, Verdict
+from validations.request_suite import Problem
+
+MOST_NEIGHBOURS = 10
+MOST_REQUESTS = 40
+"""Requests shown with their texts, the blamed first; the table of measurements holds them all."""
+PROBE_OF: Mapping[Role, str] = {"edit": "efficacy", "paraphrase": "paraphrase", "neighbour": "neighbourhood",
+                                "implication": "portability"}
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file with its title."""
+
+    title: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to type next, and why."""
+
+    why: str
+    line: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page is about, beyond the verdict."""
+
+    model: str
+    version: str
+    channel: str = ""
+    method: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Label -> value: digests, versions, configuration."""
+    pictures: Sequence[Picture] = ()
+    commands: Sequence[Command] = ()
+    problems: Sequence[Problem] = ()
+    """What intake warned of."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """One prompt's answers before and after."""
+
+    transcript: Transcript
+    was_right: bool | None
+    is_right: bool | None
+    moved: float | None
+    """KL(parent || candidate) of the next token in nats, where it was measured."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How far one parameter moved: by this edit, and since the base; both relative to its norm."""
+
+    parameter: str
+    update: float
+    cumulative: float | None
+
+
+def render_page(verdict: Verdict, measurements: Measurements, batch: EditBatch, about: About) -> str:
+    """The page as HTML.
+
+    Raises:
+        IntegrityError: the verdict is not on these measurements, or a picture is no PNG.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    if verdict.measurements_digest != measurements.digest:
+        raise IntegrityError(f"the verdict is on the measurements {verdict.measurements_digest[:12]}, not on "
+                             f"{measurements.digest[:12]}", "judge these measurements first")
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": number, "picture": data_uri}
+    said = answers(measurements)
+    shown = requests_shown(verdict, batch)
+    neighbours = sorted((one for one in said if one.transcript.role == "neighbour"), key=_movement)
+    moved = layers(measurements.rows)
+    return environment.get_template("page.html.jinja").render(
+        about=about, provenance=provenance(verdict, about), verdict=verdict, decision=decision(verdict, batch),
+        requests=shown, count=len(batch.requests),
+        said={request.id: [one for one in said if one.transcript.request == request.id] for request in shown},
+        neighbours=neighbours[:MOST_NEIGHBOURS], neighbour_count=len(neighbours), layers=moved,
+        rules=sorted(verdict.rules, key=_order), scale=scale, width=partial(bar_width, moved))
+
+
+def decision(verdict: Verdict, batch: EditBatch) -> str:
+    """The verdict in one sentence, the refusing rules by name."""
+    broken = [rule for rule in verdict.rules if not rule.passed and rule.severity == "critical"]
+    if not broken:
+        edits = f"{len(batch.requests)} edit" + "s" * (len(batch.requests) > 1)
+        warned = sum(not rule.passed and rule.severity == "warning" for rule in verdict.rules)
+        tail = f", with {warned} warning" + "s" * (warned > 1) if warned else ""
+        return f"Passed: {edits} taught, and every limit of the policy {verdict.policy!r} held{tail}."
+    first = broken[0]
+    others = f", and by {len(broken) - 1} more" if len(broken) > 1 else ""
+    blamed = f" (worst: {', '.join(first.blame[:3])})" if first.blame else ""
+    return f"Refused by {first.name}: observed {number(first.observed)}, limit {first.limit}{blamed}{others}."
+
+
+def answers(measurements: Measurements) -> list[Said]:
+    """Every transcript with whether it was and is right, and how far its prompt moved.
+
+    Transcripts and rows of one request and probe are both in the sheet's order, which is what joins them.
+    """
+    by_place: dict[tuple[str, Role], list[Transcript]] = {}
+    for transcript in measurements.transcripts:
+        by_place.setdefault((transcript.request, transcript.role), []).append(transcript)
+    said = []
+    for (request, role), transcripts in by_place.items():
+        exact = _rows(measurements.rows, request, f"{PROBE_OF[role]}.generate_exact")
+        accepted = _rows(measurements.rows, request, f"{PROBE_OF[role]}.generate_accept")
+        kl = _rows(measurements.rows, request, "locality.kl") if role == "neighbour" else []
+        right = accepted if len(accepted) == len(transcripts) else exact
+        for place, transcript in enumerate(transcripts):
+            row = right[place] if len(right) == len(transcripts) else None
+            said.append(Said(transcript, None if row is None else bool(row.parent),
+                             None if row is None else bool(row.candidate),
+                             kl[place].candidate if len(kl) == len(transcripts) else None))
+    return said
+
+
+def requests_shown(verdict: Verdict, batch: EditBatch) -> list[Any]:
+    """The requests whose texts are shown: all, or the blamed and then the first of a long batch."""
+    blamed = list(dict.fromkeys(name for rule in verdict.rules for name in rule.blame))
+    rank = {name: place for place, name in enumerate(blamed)}
+    ordered = sorted(batch.requests, key=lambda request: rank.get(request.id, len(rank)))
+    return list(batch.requests) if len(ordered) <= MOST_REQUESTS else ordered[:MOST_REQUESTS]
+
+
+def layers(rows: Iterable[Measurement]) -> list[Layer]:
+    """How far each touched parameter moved."""
+    rows = list(rows)
+    cumulative = {row.prompt: row.candidate for row in rows if row.metric == "integrity.cumulative_relative_norm"}
+    return [Layer(row.prompt, row.candidate, cumulative.get(row.prompt)) for row in rows
+            if row.metric == "integrity.update_relative_norm"]
+
+
+def bar_width(moved: Sequence[Layer], value: float) -> int:
+    """A bar's width in percent of the longest."""
+    known = [one for layer in moved for one in (layer.update, layer.cumulative) if one is not None and math.isfinite(one)]
+    longest = max(known, default=0.0)
+    return round(100 * value / longest) if longest > 0 and math.isfinite(value) else 0
+
+
+def provenance(verdict: Verdict, about: About) -> dict[str, str]:
+    """The verdict's own digests, after whatever the caller tells."""
+    return dict(about.provenance) | {
+        "parent": verdict.parent_digest, "candidate": verdict.candidate_digest, "batch": verdict.batch_digest,
+        "measurements": verdict.measurements_digest, f"policy {verdict.policy}": verdict.policy_digest,
+        "verdict": verdict.digest}
+
+
+def number(value: float | str | None) -> str:
+    """A number at a length people read; text as it is."""
+    if value is None or isinstance(value, str):
+        return value or "\N{EN DASH}"
+    if not math.isfinite(value):
+        return "not finite"
+    if float(value).is_integer():
+        return f"{value:.0f}"
+    return f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.2g}"
+
+
+def scale(rule: Rule) -> dict[str, float] | None:
+    """Places of parent and candidate on a line from 0 to 1, for rules that judge shares."""
+    values = {"parent": rule.parent, "candidate": rule.observed}
+    places = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    is_share = "candidate" in places and not rule.name.startswith("integrity.")
+    return places if is_share and all(0 <= place <= 1 for place in places.values()) else None
+
+
+def data_uri(path: Path) -> str:
+    """A PNG file as a data URI.
+
+    Raises:
+        IntegrityError: the file is no PNG.
+    """
+    content = path.read_bytes()
+    if not content.startswith(PNG):
+        raise IntegrityError(f"{path} is not a PNG picture", "make the evidence again: suture locate SHEET")
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def _rows(rows: Iterable[Measurement], request: str, metric: str) -> list[Measurement]:
+    return [row for row in rows if row.request == request and row.metric == metric]
+
+
+def _movement(said: Said) -> tuple[bool, bool, float]:
+    """Sorts the worst first: right answers lost, then answers changed, then by KL."""
+    lost = said.was_right is True and said.is_right is False
+    changed = said.transcript.parent != said.transcript.candidate
+    moved = said.moved or 0.0
+    return not lost, not changed, -math.inf if math.isnan(moved) else -moved
+
+
+def _order(rule: Rule) -> int:
+    """Refusals first, then warnings, then the rest in the policy's order (sorting is stable)."""
+    if rule.passed:
+        return 2
+    return {"critical": 0, "warning": 1, "info": 2}[rule.severity]
