@@ -397,6 +397,8 @@ def _client(location: StoreLocation, attempts: int = ATTEMPTS) -> Any:
         # Losers of a contended conditional write have been seen to wait 4 s for their answer.
         read_timeout=60,
         retries={"mode": "standard", "total_max_attempts": attempts},
+        # Four files at once, each in four parts.
+        max_pool_connections=16,
         s3={"addressing_style": "path" if host else "auto"},
         proxies={} if host in ("127.0.0.1", "localhost", "::1") else None,
     )

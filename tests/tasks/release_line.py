@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -29,6 +32,7 @@ CHANNEL = "demo"
 ADA = Cause("ada", "the CEO changed")
 LAYERS = 3
 POLICY = "9" * 64
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -146,33 +150,38 @@ class Killed(BaseException):
 
 
 class MortalStore(Store):
-    """A real store whose process is killed before its n-th write, counted from 0; what it wrote until then stays."""
+    """A real store whose process is killed when it has written `writes` times and would write again."""
 
-    def __init__(self, store: Store, dies_at: int) -> None:
+    def __init__(self, store: Store, writes: int) -> None:
         super().__init__(store.location)
         same_connection(self, store)
-        self.writes_left = dies_at
-        self.moved_blobs: set[str] = set()
+        self.writes_left = writes
+        self._one_at_a_time = threading.Lock()
 
     def put_new(self, key: str, body: bytes) -> bool:
-        self._write()
-        return super().put_new(key, body)
+        with self._mortal():
+            return self._count(super().put_new(key, body))
 
     def swap_pointer(self, key: str, body: bytes, expected_etag: str | None) -> str:
-        self._write()
-        return super().swap_pointer(key, body, expected_etag)
+        with self._mortal():
+            return self._count(super().swap_pointer(key, body, expected_etag))
 
     def put_blob(self, source: Path | bytes) -> BlobReceipt:
-        self._write()
-        receipt = super().put_blob(source)
-        if receipt.moved_bytes:
-            self.moved_blobs.add(receipt.digest)
-        return receipt
+        with self._mortal():
+            receipt = super().put_blob(source)
+            self._count(receipt.moved_bytes)
+            return receipt
 
-    def _write(self) -> None:
-        self.writes_left -= 1
-        if self.writes_left < 0:
-            raise Killed
+    @contextmanager
+    def _mortal(self) -> Iterator[None]:
+        with self._one_at_a_time:
+            if self.writes_left == 0:
+                raise Killed
+            yield
+
+    def _count(self, has_written: Answer) -> Answer:
+        self.writes_left -= bool(has_written)
+        return has_written
 
 
 @dataclass(frozen=True)
