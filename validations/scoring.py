@@ -83,17 +83,6 @@ def score(model: LoadedModel, reading: Reading, wanted: Sequence[tuple[int, Toke
     return scores
 
 
-def windows(ids: Tokens, size: int) -> Iterator[tuple[Tokens, Tokens]]:
-    """(context, scored) parts of a long text: each token but the first is scored once, with up to `size` - 1 before it.
-
-    After the first window each has half its size as context.
-    """
-    yield ids[:1], ids[1:size]
-    half = size // 2
-    for start in range(size, len(ids), size - half):
-        yield ids[start - half:start], ids[start:start + size - half]
-
-
 def _answer_batch(model: LoadedModel, asks: Sequence[Ask]) -> list[Answer]:
     reading = read(model, [ask.prompt for ask in asks])
     wanted = [(row, tokens) for row, ask in enumerate(asks) for tokens in ask.continuations]
