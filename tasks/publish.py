@@ -76,16 +76,15 @@ def publish_base(store: Store, model: str, base: BaseReference, baked: Checkpoin
                  progress: Progress = silent) -> Release:
     """Publish the unedited base, baked with an empty stack so that its shards are those of the edits to come.
 
+    Where it is published already, the folder is read only for files that the store has lost.
+
     Raises:
         IntegrityError: the folder is not the base.
     """
-    if baked.digest != base.digest:
-        raise IntegrityError(f"{baked.folder} is not the base {base.name}: expected digest {base.digest}, "
-                             f"found {baked.digest}", "fetch the base again")
-    manifest = ReleaseManifest(
-        model=model, version=base_version(base.digest), digest=candidate_digest(base.digest, (), base.digest), base=base,
-        parent=None, stack=(), checkpoint=base.digest, files=folder_files(baked), verdict=None, approvals=(),
-    )
+    try:
+        manifest, _ = channels.read_release(store, model, base_version(base.digest))
+    except NotFound:
+        manifest = _unedited(model, base, baked)
     return _write(store, manifest, upload(store, manifest, baked.folder, progress))
 
 
@@ -164,6 +163,16 @@ def _write(store: Store, manifest: ReleaseManifest, transfer: Transfer) -> Relea
     store.put_new(key, body)
     return Release(uri=address(store, key), model=manifest.model, version=manifest.version, digest=manifest.digest,
                    manifest=digest_bytes(body), transfer=transfer)
+
+
+def _unedited(model: str, base: BaseReference, baked: Checkpoint) -> ReleaseManifest:
+    if baked.digest != base.digest:
+        raise IntegrityError(f"{baked.folder} is not the base {base.name}: expected digest {base.digest}, "
+                             f"found {baked.digest}", "fetch the base again")
+    return ReleaseManifest(
+        model=model, version=base_version(base.digest), digest=candidate_digest(base.digest, (), base.digest), base=base,
+        parent=None, stack=(), checkpoint=base.digest, files=folder_files(baked), verdict=None, approvals=(),
+    )
 
 
 def _approved(candidate: Candidate, approval: decisions.DecisionRecord) -> ReleaseManifest:

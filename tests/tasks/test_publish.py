@@ -25,7 +25,7 @@ from tasks.manifest import (
     release_key,
     serialise,
 )
-from tasks.publish import Release, point, publish, rollback
+from tasks.publish import Release, point, publish, publish_base, rollback
 from tasks.s3_server import S3Endpoint
 from tasks.store import Store, blob_key
 from tests.tasks.release_line import (
@@ -87,6 +87,19 @@ def test_publishing_moves_only_what_the_edit_touched(store: Store, edit: Made, t
     assert transfer.moved_bytes == shards["model-layer-000.safetensors"].size_bytes * 2
     assert shards["model-layer-001.safetensors"] == state.manifest.files["model-layer-001.safetensors"]
     assert len({blob.sha256 for blob in shards.values()} - before) == 2
+
+
+def test_the_base_is_published_once_and_repaired_from_the_folder(store: Store, edit: Made, tmp_path: Path) -> None:
+    base, folder = edit.dossier.base, Checkpoint(tmp_path / "base")
+    with pytest.raises(IntegrityError, match=f"is not the base tiny-base: expected digest {base.digest}"):
+        publish_base(store, MODEL, base, edit.baked)
+    first = publish_base(store, MODEL, base, folder)
+    again = publish_base(store, MODEL, base, folder)
+    assert (first.transfer.moved_blobs, again.transfer.moved_blobs) == (6, 0)
+    assert (first.manifest, first.version) == (again.manifest, base_version(base.digest))
+    manifest, _ = channel.read_release(store, MODEL, first.version)
+    store._delete(blob_key(manifest.files["config.json"].sha256))
+    assert publish_base(store, MODEL, base, folder).transfer.moved_blobs == 1
 
 
 def test_promoting_again_moves_nothing(store: Store, edit: Made) -> None:
