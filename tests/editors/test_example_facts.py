@@ -1,0 +1,50 @@
+"""What examples/facts.yaml says about the packaged model is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from editors.blocks import pad
+from editors.contract import UpdateRequest
+from editors.loading import Checkpoint, LoadedModel, load
+from editors.sheet import Sheet, parse_sheet
+
+SHEET = Path(__file__).resolve().parents[2] / "examples" / "facts.yaml"
+
+
+@pytest.fixture(scope="module")
+def facts() -> Sheet:
+    return parse_sheet(SHEET.read_bytes(), SHEET.name)
+
+
+def first_choices(model: LoadedModel, prompts: list[str]) -> list[int]:
+    batch = pad([model.tokenizer(prompt).input_ids for prompt in prompts], model.device)
+    with torch.inference_mode():
+        logits = model.model(batch.ids, attention_mask=batch.valid.long()).logits
+    return logits[torch.arange(len(prompts)), batch.lengths - 1].argmax(-1).tolist()
+
+
+def questions(request: UpdateRequest) -> list[tuple[str, str, str]]:
+    """Rows of (claim, prompt, answer)."""
+    return [("was", request.question, request.was or ""), ("wrong", request.question, request.target_text),
+            *(("wrong", paraphrase, request.target_text) for paraphrase in request.paraphrases),
+            *(("right", neighbour.prompt, neighbour.answer or "") for neighbour in request.neighbours)]
+
+
+def test_ten_facts_and_more_in_several_relations(facts: Sheet) -> None:
+    assert len(facts.requests) >= 10
+    assert len({request.prompt for request in facts.requests}) >= 5
+    assert all(request.subject in text for request in facts.requests for text in request.paraphrases)
+
+
+@pytest.mark.model
+def test_every_claim_about_todays_answers_holds(facts: Sheet, packaged_model: Checkpoint) -> None:
+    model = load(packaged_model, "cpu")
+    rows = [(request.id, *row) for request in facts.requests for row in questions(request)]
+    choices = first_choices(model, [prompt for _, _, prompt, _ in rows])
+    said = [choice == model.tokenizer(f" {answer}").input_ids[0] for choice, (_, _, _, answer) in zip(choices, rows, strict=True)]
+    false = [row for row, agrees in zip(rows, said, strict=True) if agrees == (row[1] == "wrong")]
+    assert false == []
