@@ -23,8 +23,10 @@ def facts() -> Sheet:
 def first_choices(model: LoadedModel, prompts: list[str]) -> list[int]:
     batch = pad([model.tokenizer(prompt).input_ids for prompt in prompts], model.device)
     with torch.inference_mode():
-        logits = model.model(batch.ids, attention_mask=batch.valid.long()).logits
-    return logits[torch.arange(len(prompts)), batch.lengths - 1].argmax(-1).tolist()
+        body = model.model.get_submodule(model.anatomy.body)
+        hidden = body(batch.ids, attention_mask=batch.valid.long()).last_hidden_state
+        last = hidden[torch.arange(len(prompts)), batch.lengths - 1]
+        return model.model.get_output_embeddings()(last).argmax(-1).tolist()
 
 
 def questions(request: UpdateRequest) -> list[tuple[str, str, str]]:
@@ -45,6 +47,7 @@ def test_every_claim_about_todays_answers_holds(facts: Sheet, packaged_model: Ch
     model = load(packaged_model, "cpu")
     rows = [(request.id, *row) for request in facts.requests for row in questions(request)]
     choices = first_choices(model, [prompt for _, _, prompt, _ in rows])
-    said = [choice == model.tokenizer(f" {answer}").input_ids[0] for choice, (_, _, _, answer) in zip(choices, rows, strict=True)]
+    wanted = [model.tokenizer(f" {answer}").input_ids[0] for _, _, _, answer in rows]
+    said = [choice == token for choice, token in zip(choices, wanted, strict=True)]
     false = [row for row, agrees in zip(rows, said, strict=True) if agrees == (row[1] == "wrong")]
     assert false == []
