@@ -31,7 +31,9 @@ class ProbeSettings(Frozen):
     """How much is asked. The defaults keep a sheet of ten requests under a minute on two cores."""
 
     answer_tokens: int = Field(default=24, ge=1)
-    """Upper limit of a greedy answer; at least the expected answer and two more are always allowed."""
+    """Upper limit of a greedy answer in a chat; the expected answer and two more are always allowed."""
+    completion_tokens: int = Field(default=12, ge=1)
+    """The same for plain prompts, where the answer comes at once."""
     same_tokens: int = Field(default=12, ge=1)
     """Length of the parent's answer within which the candidate's must be the same."""
     fluency_tokens: int = Field(default=48, ge=8)

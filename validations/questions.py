@@ -63,10 +63,14 @@ class Asker:
             own=own_lengths, greedy_tokens=max(free, longest + ROOM_TO_END) if free or own_lengths else 0,
             likeliest=likeliest)
 
+    def room(self, request: UpdateRequest) -> int:
+        """Tokens of a free answer in the request's form."""
+        return self.settings.answer_tokens if request.is_chat else self.settings.completion_tokens
+
     def ask_taught(self, wording: Wording, answer: str, was: str | None) -> Question:
         """Whether `answer` was learnt in place of `was`; of the parent's own answer where that is not given."""
         expected = {"target": answer} | ({"was": was} if was else {})
-        return self.ask(wording, expected, own={} if was else {"was": "target"}, free=self.settings.answer_tokens)
+        return self.ask(wording, expected, own={} if was else {"was": "target"}, free=self.room(wording.request))
 
     def _encode(self, wording: Wording, answer: str) -> tuple[Tokens, Tokens]:
         prompt: Prompt = render_text(wording.request, self.tokenizer, wording.text, answer)

@@ -34,7 +34,7 @@ class Neighbourhood:
                 answers = {"target": request.target_text} | ({"kept": neighbour.answer} if neighbour.answer else {})
                 own: dict[str, int | str] = {} if neighbour.answer else {"kept": "target"}
                 questions.append(asker.ask(Wording(request, "neighbour", index, neighbour.prompt), answers, own=own,
-                                           free=scope.settings.answer_tokens))
+                                           free=asker.room(request)))
         return questions
 
     def rows(self, scope: Scope, pairs: Pairs) -> Iterator[Measurement]:
