@@ -8,40 +8,21 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from editors.digest import digest_file
 from editors.errors import BaseNotFound, ConfigError, IntegrityError, ServiceError
-from tasks.run_record import (
-    APPROVAL,
-    DIGEST,
-    PASSED,
-    VERDICT,
-    Submission,
-    description_of,
-    metrics_of,
-    parameters_of,
-    version_tags,
-    write_files,
-    write_stack,
-)
-from tasks.tracking import (
-    REFERENCE,
-    ChannelTruth,
-    RegisteredVersion,
-    ResolvedModel,
-    check_reachable,
-    exists,
-    only_here,
-    registered_name,
-)
+from tasks import run_record, tracking
+from tasks.run_record import APPROVAL, DIGEST, PASSED, VERDICT, Submission
+from tasks.tracking import ChannelTruth, RegisteredVersion, ResolvedModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +45,7 @@ def prepare(tracking_uri: str, artifact_root: str | None) -> str:
     Raises:
         ServiceError: the tracking server cannot be reached, or failed.
     """
-    with _registry(tracking_uri) as client, only_here(tracking_uri):
+    with _registry(tracking_uri) as client, tracking.only_here(tracking_uri):
         found = client.get_experiment_by_name(EXPERIMENT)
         return found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=artifact_root)
 
@@ -78,8 +59,8 @@ def register_candidate(tracking_uri: str, artifact_root: str | None, submission:
     """
     experiment = prepare(tracking_uri, artifact_root)
     candidate = submission.candidate
-    name = registered_name(candidate.model, candidate.channel)
-    tags = version_tags(submission)
+    name = tracking.registered_name(candidate.model, candidate.channel)
+    tags = run_record.version_tags(submission)
     with _registry(tracking_uri) as client:
         _own_registered_model(client, name, candidate.model, candidate.channel)
         found = _versions(client, {DIGEST: tags[DIGEST], VERDICT: tags[VERDICT]}, name)
@@ -94,7 +75,7 @@ def find_version(tracking_uri: str, digest: str) -> RegisteredVersion | None:
     Raises:
         ServiceError: the tracking server cannot be reached, or failed.
     """
-    if not exists(tracking_uri):
+    if not tracking.exists(tracking_uri):
         return None
     with _registry(tracking_uri) as client:
         found = _versions(client, {DIGEST: digest})
@@ -103,11 +84,7 @@ def find_version(tracking_uri: str, digest: str) -> RegisteredVersion | None:
 
 def mark_approval(tracking_uri: str, model: str, digest: str, decision: Literal["approve", "refuse"],
                   by: str) -> RegisteredVersion | None:
-    """Show a decision of the store at the version; None, with a word in the log, when this registry has no such version.
-
-    Raises:
-        ServiceError: the tracking server cannot be reached, or failed.
-    """
+    """Show a decision of the store at the version; None when this registry has no such version. Raises as `find_version`."""
     version = find_version(tracking_uri, digest)
     if version is None:
         logger.info("version %s of %s is not in the registry %s", digest[:12], model, tracking_uri)
@@ -121,14 +98,12 @@ def mark_approval(tracking_uri: str, model: str, digest: str, decision: Literal[
 def mirror_promotion(tracking_uri: str, truth: ChannelTruth) -> dict[str, RegisteredVersion]:
     """Put `champion` and `previous` where the store says; returns the aliases that are set.
 
-    An alias whose version this registry does not have is removed: no alias is better than a wrong one.
-
-    Raises:
-        ServiceError: the tracking server cannot be reached, or failed.
+    An alias whose version this registry does not have is removed: no alias is better than a wrong one. Raises as
+    `find_version` does.
     """
-    if not exists(tracking_uri):
+    if not tracking.exists(tracking_uri):
         return {}
-    name = registered_name(truth.model, truth.channel)
+    name = tracking.registered_name(truth.model, truth.channel)
     placed: dict[str, RegisteredVersion] = {}
     with _registry(tracking_uri) as client:
         aliases = _aliases(client, name)
@@ -150,7 +125,7 @@ def resolve_model_uri(tracking_uri: str, reference: str, folder: Path) -> Resolv
         IntegrityError: a fetched patch is not the one that was registered.
         ServiceError: the tracking server cannot be reached, or failed.
     """
-    parts = REFERENCE.match(reference)
+    parts = tracking.REFERENCE.match(reference)
     if parts is None:
         raise BaseNotFound(f"{reference!r} is no registry reference", "write models:/name@alias or models:/name/number")
     with _registry(tracking_uri) as client:
@@ -168,18 +143,21 @@ def resolve_model_uri(tracking_uri: str, reference: str, folder: Path) -> Resolv
 @contextmanager
 def _registry(tracking_uri: str) -> Iterator[MlflowClient]:
     """A client that needs no global state; what MLflow raises comes out as a ServiceError."""
-    check_reachable(tracking_uri)
+    tracking.check_reachable(tracking_uri)
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for name in ("mlflow", "alembic"):
         # each tells at length how it makes the tables
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        with only_here(tracking_uri):
+        with tracking.only_here(tracking_uri):
             client = mlflow.MlflowClient(tracking_uri, registry_uri=tracking_uri)
-        yield client
-    except (MlflowException, OSError) as error:
+        # MLflow prints addresses on standard output, which belongs to the command's answer
+        with redirect_stdout(sys.stderr):
+            yield client
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ServiceError(f"MLflow at {tracking_uri} failed: {reason}",
                            "mend it, then run the same command again: what was finished is found") from error
@@ -190,8 +168,8 @@ def _create_version(client: MlflowClient, experiment: str, name: str, submission
     run_id, model_id = _finished_run(client, experiment, tags) or _log_run(client, experiment, submission, tags)
     # the place itself: a `models:/` source would be looked up at MLflow's global tracking address, which may be another
     place = client.get_logged_model(model_id).artifact_location
-    return _record(client.create_model_version(name, place, run_id, dict(tags), description=description_of(submission),
-                                               model_id=model_id))
+    description = run_record.description_of(submission)
+    return _record(client.create_model_version(name, place, run_id, dict(tags), description=description, model_id=model_id))
 
 
 def _finished_run(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> tuple[str, str] | None:
@@ -213,14 +191,14 @@ def _log_run(client: MlflowClient, experiment: str, submission: Submission, tags
     run_id, status = run.info.run_id, "FAILED"
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            write_files(submission, Path(scratch) / "run")
+            run_record.write_files(submission, Path(scratch) / "run")
             client.log_artifacts(run_id, str(Path(scratch) / "run"))
             model_id = _log_model(client, experiment, run_id, submission, Path(scratch))
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
         now = int(time.time() * 1000)
-        client.log_batch(run_id, params=[Param(key, value) for key, value in parameters_of(submission).items()],
+        client.log_batch(run_id, params=[Param(key, value) for key, value in run_record.parameters_of(submission).items()],
                          metrics=[Metric(key, value, now, 0, model_id=model_id)
-                                  for key, value in metrics_of(submission.measurements).items()])
+                                  for key, value in run_record.metrics_of(submission.measurements).items()])
         client.set_tag(run_id, MODEL_ID, model_id)
         status = "FINISHED"
     finally:
@@ -232,7 +210,7 @@ def _log_model(client: MlflowClient, experiment: str, run_id: str, submission: S
     import mlflow
 
     candidate, patches = submission.candidate, scratch / "patches"
-    write_stack(submission, patches)
+    run_record.write_stack(submission, patches)
     model = client.create_logged_model(experiment, "edited", run_id, tags={DIGEST: candidate.digest}, model_type="edit")
     config = {"base": str(submission.base_folder), "reference": candidate.base.name,
               "base_digest": candidate.base.digest, "patches": [entry.digest for entry in candidate.stack]}
@@ -261,7 +239,7 @@ def _own_registered_model(client: MlflowClient, name: str, model: str, channel: 
     found = client.search_registered_models(f"name = '{name}'")
     line = {"suture.model": model, "suture.channel": channel}
     if not found:
-        client.create_registered_model(name, line, f"Releases of `{model}` in the channel `{channel}`.")
+        client.create_registered_model(name, line)
     elif {key: found[0].tags.get(key) for key in line} != line:
         raise ConfigError(f"the registered model {name} belongs to another line: {found[0].tags}",
                           "give the sheet another `model` or `channel`")
@@ -301,9 +279,8 @@ def _get_version(client: MlflowClient, parts: re.Match[str], reference: str) -> 
     from mlflow.exceptions import MlflowException
 
     try:
-        if parts["alias"]:
-            return client.get_model_version_by_alias(parts["name"], parts["alias"])
-        return client.get_model_version(parts["name"], parts["number"])
+        name, alias, number = parts.group("name", "alias", "number")
+        return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise

@@ -45,7 +45,8 @@ class Submission:
     verdict: Verdict
     requester: str
     artefacts: Mapping[str, Path] = field(default_factory=dict)
-    """Other files and folders by the name they get in the run: the page, the gate's own result, the locator's evidence."""
+    """Other files and folders by the name they get in the run: the page, the gate's own result, the locator's evidence.
+    They may quote requests, so they are kept only where the text of requests is."""
 
     def __post_init__(self) -> None:
         expected = [entry.digest for entry in self.candidate.stack]
@@ -110,10 +111,6 @@ def write_files(submission: Submission, folder: Path) -> None:
         shutil.copyfile(submission.patches[-1] / name, patch / name)
     (folder / "verdict.json").write_text(submission.verdict.model_dump_json(indent=1))
     (folder / "candidate.json").write_text(submission.candidate.model_dump_json(indent=1))
-    for name, source in submission.artefacts.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
     if submission.shows_text:
         _write_texts(submission, folder)
 
@@ -123,6 +120,10 @@ def _write_texts(submission: Submission, folder: Path) -> None:
     rows = [transcript.model_dump() for transcript in submission.measurements.transcripts]
     text = json.dumps(rows, indent=1, ensure_ascii=False)
     (folder / "measurements" / "transcripts.json").write_text(text, encoding="utf-8")
+    for name, source in submission.artefacts.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
 
 
 def write_stack(submission: Submission, folder: Path) -> None:

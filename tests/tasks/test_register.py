@@ -219,9 +219,10 @@ def test_the_served_file_applies_patches_as_the_house_does(family: str, tmp_path
     assert torch.equal(model.get_parameter(name), expected)
 
 
-def test_registering_twice_gives_the_same_version(registry: Registry):
+def test_registering_twice_gives_the_same_version(registry: Registry, capsys: pytest.CaptureFixture[str]):
     made = registry.register(registry.first)
     assert registry.register(registry.first) == made
+    assert capsys.readouterr().out == ""
     assert find_version(registry.uri, registry.first.candidate.digest) == made
     tags = registry.version(made.number).tags
     assert tags["suture.digest"] == registry.first.candidate.digest
@@ -377,6 +378,7 @@ def test_words_stay_out_where_the_purpose_is_about_people(registry: Registry, tm
     assert words_in(tmp_path / "shown")
     monkeypatch.setattr("tasks.run_record.PURPOSES_WITH_TEXT", PURPOSES_WITH_TEXT - {"update"})
     assert not words_in(tmp_path / "kept")
+    assert not (tmp_path / "kept" / "page.html").exists()
 
 
 def test_means_count_observations_and_skip_what_is_not_finite(registry: Registry):
@@ -389,6 +391,12 @@ def test_nobody_at_the_server_is_said_at_once(tmp_path: Path):
     for ask in (lambda uri: prepare(uri, None), lambda uri: find_version(uri, "a" * 64)):
         with pytest.raises(ServiceError, match=r"nothing answers at the MLflow server http://127\.0\.0\.1:9"):
             ask("http://127.0.0.1:9")
+
+
+def test_a_damaged_database_is_an_error_to_act_on(tmp_path: Path):
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(ServiceError, match=r"mlflow\.db failed: .*file is not a database"):
+        find_version(f"sqlite:///{tmp_path}/mlflow.db", "a" * 64)
 
 
 def test_asking_an_empty_home_creates_nothing(tmp_path: Path):
