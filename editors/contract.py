@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from editors.digest import digest_document
 
 if TYPE_CHECKING:
+    from editors.anatomy import Anatomy
     from editors.loading import LoadedModel
     from editors.patch import Patch
 
@@ -181,7 +182,11 @@ class Editor(Protocol):
     name: ClassVar[str]
     purposes: ClassVar[tuple[str, ...]]
 
-    def estimate(self, shapes: Any, batch: EditBatch) -> Estimate:
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Editor:
+        """The editor for a sheet's options; raises ConfigError for an unknown one or one outside its range."""
+
+    def estimate(self, shapes: Anatomy, batch: EditBatch) -> Estimate:
         """Bytes and FLOPs from the model's shapes, before any weight is loaded."""
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,

@@ -121,7 +121,9 @@ def load(checkpoint: Checkpoint, device: str = "auto") -> LoadedModel:
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     key = f"{checkpoint.digest}@{device}"
     if key not in _resident:
         _resident.clear()

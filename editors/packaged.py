@@ -57,7 +57,9 @@ def _gguf_file() -> Path:
 def _convert(source: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     place: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True, "trust_remote_code": False}
     model: Any = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **place)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, **place)

@@ -126,7 +126,7 @@ def approve(
 
 
 @app.command()
-def promote(version: VersionArgument, by: ByOption = None, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
+def promote(version: VersionArgument, by: ByOption = None, reason: ReasonOption = "approved", as_json: JsonOption = False) -> None:
     """Publish an approved version and move its channel to it. Of two at once, one wins; the other is told who did.
 
     Example: `suture promote 3f9a1c2b7d04`
@@ -143,7 +143,7 @@ def rollback(
     channel: ChannelArgument,
     to: Annotated[str | None, typer.Option("--to", help="The version to return to. Default: the one before.")] = None,
     by: ByOption = None,
-    reason: ReasonOption = "",
+    reason: ReasonOption = "rolled back by hand",
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -212,5 +212,6 @@ def main() -> None:
     import logging
     import sys
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("suture").setLevel(logging.INFO)
     app()

@@ -55,8 +55,9 @@ def show_edit(answer: dict[str, Any]) -> None:
     out.print(_rules(answer["verdict"]["rules"]))
     places = {"version": f"{answer['version']} ({answer['state']})", "model": f"{answer['model']}, channel {answer['channel']}",
               "parent": answer["parent"] or f"the unedited base {answer['base']}",
-              "method": f"{answer['method']} at layers {_span(answer['layers'])}", "patch": answer["patch"]["folder"],
-              "verdict page": answer["page"], "picture": answer["picture"], "MLflow": answer["mlflow"]["uri"],
+              "method": f"{answer['method']} at layers {_span(answer['layers'])}" if answer["layers"] else answer["method"],
+              "patch": answer["patch"], "verdict page": answer["page"], "picture": answer["picture"],
+              "MLflow": answer["mlflow"],
               "release": answer["release"]["url"] if answer["release"] else None}
     _places(out, places)
     _next(out, answer["next"])
@@ -174,7 +175,7 @@ def _transcripts(out: Console, transcripts: Sequence[dict[str, Any]]) -> None:
         for heading, ratio in (("asked", 4), ("expected", 2), ("before", 4), ("after", 4)):
             table.add_column(heading, ratio=ratio, overflow="fold")
         for row in shown:
-            table.add_row(*(_safe(_brief(row[key])) for key in ("question", "expected", "parent", "candidate")))
+            table.add_row(*(_safe(_brief(row[key])) for key in ("prompt", "expected", "parent", "candidate")))
         out.print(table)
 
 

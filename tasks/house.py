@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editors.contract import Progress, silent
+from editors.digest import digest_document
 from tasks.stage import Workspace
 
 if TYPE_CHECKING:
@@ -43,3 +44,8 @@ class House:
     def mlflow_artifacts(self) -> str | None:
         """Artifact root beside the embedded SQLite; None with a server, which has its own."""
         return (self.root / "mlflow" / "artifacts").as_uri() if self.mlflow_uri.startswith("sqlite:") else None
+
+
+def model_folder(house: House, base_digest: str, patch_digests: tuple[str, ...]) -> Path:
+    """Where a base under a stack of patches is kept as a folder."""
+    return house.root / "work" / "models" / digest_document([base_digest, *patch_digests])[:32]

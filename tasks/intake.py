@@ -9,22 +9,18 @@ from typing import TYPE_CHECKING
 
 from editors.bake import bake
 from editors.contract import EditBatch, EditRequest
-from editors.digest import digest_document
 from editors.errors import ConfigError, IntegrityError, SheetError
 from editors.loading import Checkpoint
 from editors.patch import load_patch
 from editors.sheet import Sheet, parse_sheet
 from tasks import channel
 from tasks.base import local_base
-from tasks.house import House
+from tasks.house import House, model_folder
 from tasks.records import Order
 from tasks.store import Store, StoreLocation
 
 if TYPE_CHECKING:
     from tasks.manifest import Contents, StackEntry
-
-MOST_TOKENS = 512
-"""Longest prompt and target together; a fact is a sentence, and the target search pays for every position."""
 
 
 def read_sheet(address: str, house: House) -> Sheet:
@@ -82,6 +78,17 @@ def intake(address: str, house: House) -> Order:
         trace=sheet.locate, policy=sheet.policy, requester=house.user)
 
 
+def served_version(order: Order, house: House) -> str | None:
+    """The version on the channel's present line that carried out these very requests; None when none did."""
+    state = channel.read(house.store, order.model, order.channel)
+    contents: Contents | None = state.manifest if state else None
+    while contents is not None and contents.stack:
+        if channel.read_batches(house.store, contents)[-1].requests == order.batch.requests:
+            return contents.version
+        contents = channel.read_version(house.store, order.model, contents.parent) if contents.parent else None
+    return None
+
+
 def find_base(reference: str, house: House) -> Checkpoint:
     """The base in one shard per layer, so that releases of it share every untouched shard.
 
@@ -101,7 +108,7 @@ def materialise(base: Checkpoint, folders: tuple[Path, ...], house: House, expec
     if not folders:
         return base
     patches = [load_patch(folder) for folder in folders]
-    target = house.root / "work" / "models" / digest_document([base.digest, *(patch.digest for patch in patches)])[:32]
+    target = model_folder(house, base.digest, tuple(patch.digest for patch in patches))
     if target.exists() and Checkpoint(target).digest != expected:
         shutil.rmtree(target)
     made = bake(base, patches, target)

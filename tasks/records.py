@@ -85,3 +85,4 @@ class Registered(Frozen):
     registry_number: int
     run_id: str
     uri: str
+    page: Path

@@ -1,0 +1,123 @@
+"""What commands answer: plain documents, built from the store, so that any machine gives the same answer."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from editors.errors import ConfigError, NotFound
+from tasks import channel as channels
+from tasks import decisions
+from tasks.manifest import VERSION_LENGTH, Candidate, Contents, ReleaseManifest, release_key
+from tasks.store import blob_key
+
+if TYPE_CHECKING:
+    from tasks.house import House
+    from tasks.store import Store
+
+
+def find_version(store: Store, name: str) -> tuple[str, str]:
+    """Model and full version for a version's name or its unique beginning.
+
+    Raises:
+        NotFound: no version begins so.
+        ConfigError: several do.
+    """
+    found = set()
+    for stored in store.list("models/"):
+        parts = stored.key.split("/")
+        if len(parts) == 4 and parts[2] in ("candidates", "releases") and parts[3].startswith(name[:VERSION_LENGTH]):
+            found.add((parts[1], parts[3].removesuffix(".json")))
+    if not found:
+        raise NotFound(f"no version {name!r} in {store.location.url}", "see the versions: suture history CHANNEL")
+    if len(found) > 1:
+        names = ", ".join(f"{version} of {model}" for model, version in sorted(found))
+        raise ConfigError(f"{name!r} is the beginning of several versions: {names}", "give more characters")
+    return found.pop()
+
+
+def find_channel(store: Store, channel: str, model: str | None) -> str:
+    """The model that has this channel.
+
+    Raises:
+        NotFound: no model has it.
+        ConfigError: several have it and none is named.
+    """
+    found = sorted({parts[1] for stored in store.list("models/")
+                    if (parts := stored.key.split("/"))[2:] == ["channels", f"{channel}.json"]})
+    if model is not None:
+        found = [name for name in found if name == model]
+    if not found:
+        raise NotFound(f"no channel {channel!r}{f' of {model}' if model else ''} in {store.location.url}",
+                       "promote a version first: suture edit SHEET, then suture promote VERSION")
+    if len(found) > 1:
+        raise ConfigError(f"several models have a channel {channel!r}: {', '.join(found)}", f"--model {found[0]}")
+    return found[0]
+
+
+def version_answer(house: House, model: str, version: str) -> dict[str, Any]:
+    """Everything about one version, from its records in the store."""
+    contents = channels.read_version(house.store, model, version)
+    candidate = channels.read_candidate(house.store, model, version) if contents.stack else None
+    verdict = _document(house, contents, "the verdict", contents.verdict)
+    measured = _document(house, contents, "the measurements", contents.artefacts.get("measurements.json"))
+    batches = channels.read_batches(house.store, contents)
+    requests = batches[-1].requests if batches else ()
+    state, decision = state_of(house.store, candidate, contents)
+    release = published(house.store, model, version)
+    return {
+        "version": version, "digest": contents.digest, "model": model, "state": state,
+        "channel": candidate.channel if candidate else None, "base": contents.base.name, "base_digest": contents.base.digest,
+        "parent": contents.parent if len(contents.stack) > 1 else None, "checkpoint": contents.checkpoint,
+        "passed": candidate.state == "passed" if candidate else True, "verdict": verdict, "decision": decision,
+        "method": contents.stack[-1].method if contents.stack else None, "edits": len(contents.stack),
+        "requests": [{"id": request.id, "question": request.question, "target": request.target_text} for request in requests],
+        "request_count": len(requests), "transcripts": measured["transcripts"] if measured else [],
+        "patch_digests": list(contents.patch_digests), "release": release,
+        "patch": channels.address(house.store, blob_key(contents.patch_digests[-1])) if contents.stack else None,
+    }
+
+
+def published(store: Store, model: str, version: str) -> dict[str, Any] | None:
+    """The release's address and manifest digest; None when the version is not published."""
+    try:
+        _, digest = channels.read_release(store, model, version)
+    except NotFound:
+        return None
+    return {"version": version, "url": channels.address(store, release_key(model, version)), "manifest": digest}
+
+
+def state_of(store: Store, candidate: Candidate | None, contents: Contents) -> tuple[str, dict[str, str] | None]:
+    """A version's state in a word, and the decision about it."""
+    if candidate is None:
+        return "base", None
+    made = decisions.find(store, candidate.model, candidate.digest)
+    decision = {"decision": made.decision.decision, "by": made.decision.by, "reason": made.decision.reason,
+                "at": made.decision.at} if made else None
+    if candidate.state == "refused":
+        return "refused", decision
+    if isinstance(contents, ReleaseManifest):
+        pointed = channels.read(store, candidate.model, candidate.channel)
+        return ("serving" if pointed and pointed.pointer.version == candidate.version else "published"), decision
+    if made is None:
+        return "pending", None
+    return ("approved" if made.decision.decision == "approve" else "turned down"), decision
+
+
+def next_commands(answer: dict[str, Any]) -> list[str]:
+    """What to type after looking at a version."""
+    version, channel = answer["version"], answer["channel"]
+    by_state = {
+        "pending": [f'suture approve {version} --by NAME --reason "..."', f"suture promote {version}"],
+        "approved": [f"suture promote {version}"],
+        "refused": [f"suture show {version}", f"suture pull --version {version} ./refused    (to look at it)"],
+        "serving": [f"suture pull {channel} ./model", f"suture history {channel}", f"suture rollback {channel}"],
+        "published": [f"suture pull --version {version} ./model", f"suture history {channel}"],
+    }
+    return by_state.get(answer["state"], [])
+
+
+def _document(house: House, contents: Contents, what: str, blob: Any) -> dict[str, Any] | None:
+    if blob is None:
+        return None
+    return dict(json.loads(channels.read_document(house.store, blob, f"{what} of {contents.version}")))

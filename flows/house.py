@@ -1,0 +1,19 @@
+"""Open the house: settings and servers into the handles that tasks get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flows.progress import current
+from flows.services import services
+from flows.settings import Settings
+from tasks.house import House
+
+
+@contextmanager
+def open_house(settings: Settings) -> Iterator[House]:
+    """The house of these settings, its store ready, inside the block."""
+    with services(settings, prefect=False) as held:
+        yield House(root=settings.root, store=held.store(), mlflow_uri=held.mlflow_uri, user=settings.user,
+                    device=settings.device, progress=current().step)

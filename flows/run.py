@@ -1,0 +1,90 @@
+"""Commands that run as Prefect flows: begin the servers, load the heavy libraries meanwhile, run the flow."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flows.progress import LogReporter, Reporter, TerminalReporter, reporting
+from flows.services import services
+from flows.settings import Settings
+
+
+def edit(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
+    """Run `flows.edit.edit`."""
+    with _ready(settings, quiet=quiet, model=True):
+        from flows.edit import edit as flow
+
+        return flow(sheet)
+
+
+def dry_run(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
+    """What `edit` would do and cost."""
+    with _shown(quiet):
+        from flows.inspect import dry_run as inspect
+
+        return inspect(settings, sheet)
+
+
+def locate(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
+    """Only the stages up to locate."""
+    with _shown(quiet):
+        from flows.inspect import locate as inspect
+
+        return inspect(settings, sheet)
+
+
+def measure(settings: Settings, sheet: str, version: str | None, *, quiet: bool) -> dict[str, Any]:
+    """Measure a version on a sheet's requests."""
+    with _shown(quiet):
+        from flows.inspect import measure as inspect
+
+        return inspect(settings, sheet, version)
+
+
+def promote(settings: Settings, version: str, by: str, reason: str, *, quiet: bool) -> dict[str, Any]:
+    """Run `flows.promote.promote`."""
+    with _ready(settings, quiet=quiet, model=False):
+        from flows.promote import promote as flow
+
+        return flow(version, by, reason)
+
+
+def rollback(settings: Settings, channel: str, to: str | None, by: str, reason: str, model: str | None, *,
+             quiet: bool) -> dict[str, Any]:
+    """Run `flows.rollback.rollback`."""
+    with _ready(settings, quiet=quiet, model=False):
+        from flows.rollback import rollback as flow
+
+        return flow(channel, to, by, reason, model)
+
+
+@contextmanager
+def _shown(quiet: bool) -> Iterator[Reporter]:
+    reporter: Reporter = LogReporter() if quiet or not sys.stderr.isatty() else TerminalReporter()
+    with reporting(reporter):
+        yield reporter
+
+
+@contextmanager
+def _ready(settings: Settings, *, quiet: bool, model: bool) -> Iterator[None]:
+    """Servers up and libraries imported; the imports run while the servers start."""
+    with services(settings, prefect=True) as held, _shown(quiet) as reporter:
+        reporter.stage("start")
+        if model:
+            import torch  # noqa: F401
+            import transformers  # noqa: F401
+        held.prefect()
+        if model:
+            # the gate's library takes seconds to import; it does so while the model is edited
+            threading.Thread(target=_warm_gate, daemon=True).start()
+        yield
+
+
+def _warm_gate() -> None:
+    from validations.gate import warm
+
+    warm()

@@ -1,0 +1,115 @@
+"""The stages of the walk as Prefect tasks: each shows itself, does one thing of `tasks`, and returns a small record.
+
+Nothing is cached or kept by Prefect: a stage finds its own finished output by the digests of its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows.progress import current
+from tasks import channel as channels
+from tasks import decisions, ledger, publish
+from tasks.edit import edit
+from tasks.enrol import enrol
+from tasks.house import House
+from tasks.intake import find_base, intake
+from tasks.judge import judge, policy_of
+from tasks.locate import locate
+from tasks.manifest import Cause, base_version, release_key
+from tasks.measure import measure
+from tasks.records import Order, Registered
+from tasks.register import mark_approval, mirror_promotion
+from tasks.tracking import ChannelTruth
+from tasks.vet import vet
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def stage(title: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A Prefect task that announces itself; results stay in memory."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def announced(*args: P.args, **kwargs: P.kwargs) -> R:
+            current().stage(title)
+            return function(*args, **kwargs)
+
+        return task(name=title, cache_policy=NO_CACHE, persist_result=False)(announced)
+
+    return decorate
+
+
+take_in = stage("intake")(intake)
+find_place = stage("locate")(locate)
+make_patch = stage("edit")(edit)
+take_measure = stage("measure")(measure)
+pass_judgement = stage("judge")(judge)
+look_over = stage("vet")(vet)
+write_down = stage("register")(enrol)
+
+
+@stage("approve")
+def approve_by_policy(order: Order, registered: Registered, house: House) -> bool:
+    """Approve in the policy's name where the channel allows it; whether the version may be promoted now."""
+    if not policy_of(order).approves_itself(order.channel):
+        return False
+    candidate = channels.read_candidate(house.store, order.model, registered.version)
+    made = decisions.approve_automatically(house.store, candidate)
+    current().note(f"channel {order.channel} approves by policy: NO PERSON looked at version {registered.version}")
+    mark_approval(house.mlflow_uri, order.model, registered.digest, made.decision.decision, made.decision.by)
+    return made.decision.decision == "approve"
+
+
+@stage("publish")
+def publish_version(model: str, version: str, house: House) -> publish.Release:
+    """The unedited base and the candidate as releases; what is there does not move."""
+    house.store.probe_conditional_writes()
+    candidate = channels.read_candidate(house.store, model, version)
+    decisions.require(house.store, candidate)
+    if not house.store.exists(release_key(model, base_version(candidate.base.digest))):
+        # without the base as release nothing is before the first promotion, and no rollback could lead there
+        publish.publish_base(house.store, model, candidate.base, find_base(candidate.base.name, house), house.progress)
+    return publish.publish(house.store, candidate, None, house.progress)
+
+
+@stage("promote")
+def point_channel(release: publish.Release, channel: str, by: str, reason: str, house: House) -> publish.Moved:
+    """Move the channel to the release, enter it into the ledger, and mirror both in the registry."""
+    moved = publish.point(house.store, release, channel, Cause(by, reason))
+    mirror(release.model, channel, house)
+    return moved
+
+
+@stage("rollback")
+def move_back(model: str, channel: str, to: str | None, by: str, reason: str, house: House) -> publish.Moved:
+    """Move the channel back, enter it into the ledger, and mirror both in the registry."""
+    moved = publish.rollback(house.store, model, channel, Cause(by, reason), to)
+    mirror(model, channel, house)
+    return moved
+
+
+def heal(model: str, channel: str, house: House) -> None:
+    """Finish what a kill left behind a moved pointer: its ledger entry and the registry's aliases."""
+    state = channels.read(house.store, model, channel)
+    if state is not None:
+        ledger.heal(house.store, state.pointer)
+        mirror(model, channel, house)
+
+
+def mirror(model: str, channel: str, house: House) -> None:
+    """Set the registry's aliases to what the store says."""
+    state = channels.read(house.store, model, channel)
+    if state is None:
+        return
+    parent = state.manifest.parent
+    previous = channels.read_release(house.store, model, parent)[0] if parent else None
+    truth = ChannelTruth(model=model, channel=channel, champion=state.manifest.digest if state.stack else None,
+                         previous=previous.digest if previous and previous.stack else None)
+    mirror_promotion(house.mlflow_uri, truth)

@@ -1,0 +1,77 @@
+"""A judged candidate into the store and into the registry, with its page and all its evidence; state `passed` or `refused`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from editors.loading import Checkpoint
+from tasks import channel as channels
+from tasks.candidate import Dossier, stage_candidate, upload
+from tasks.house import House
+from tasks.manifest import BaseReference, candidate_digest, version_of
+from tasks.measure import read_measurements
+from tasks.method import method_of
+from tasks.records import Edited, Judged, Located, Measured, Order, Registered
+from tasks.register import register_candidate
+from tasks.run_record import Submission
+from validations.page import About, Command, Picture, render_page
+
+
+def enrol(order: Order, located: Located, edited: Edited, measured: Measured, judged: Judged, house: House) -> Registered:
+    """Write the candidate's record, its weights and its registry version; each is found when it is there already.
+
+    Raises:
+        IntegrityError: the verdict is about other weights, another parent or other measurements.
+        StoreError: the store cannot be reached, forbids, or failed.
+        ServiceError: the tracking server cannot be reached, or failed.
+    """
+    page = write_page(order, located, edited, measured, judged)
+    evidence = {Path(item.path).name: located.folder / item.path for item in located.location.evidence}
+    artefacts = {"page.html": page, "expectations.json": judged.folder / "expectations.json", **evidence}
+    state = channels.read(house.store, order.model, order.channel)
+    dossier = Dossier(
+        model=order.model, channel=order.channel, base=BaseReference(name=order.base, digest=order.base_digest),
+        parent=state.manifest if state and order.parent_version else None, patch=edited.folder,
+        method=method_of(order).name, batch=order.batch, verdict=judged.verdict,
+        measurements=read_measurements(measured), artefacts=artefacts)
+    staged = stage_candidate(house.store, dossier, Checkpoint(edited.candidate_folder))
+    upload(house.store, staged.candidate, edited.candidate_folder, house.progress)
+    submission = Submission(
+        candidate=staged.candidate, base_folder=order.base_folder, patches=(*order.stack, edited.folder), batch=order.batch,
+        location=located.location, options=method_of(order).options, measurements=dossier.measurements,
+        verdict=judged.verdict, requester=order.requester, artefacts=artefacts)
+    found = register_candidate(house.mlflow_uri, house.mlflow_artifacts, submission)
+    return Registered(version=staged.candidate.version, digest=staged.candidate.digest, state=staged.candidate.state,
+                      registry_name=found.name, registry_number=found.number, run_id=found.run_id, uri=found.uri, page=page)
+
+
+def write_page(order: Order, located: Located, edited: Edited, measured: Measured, judged: Judged) -> Path:
+    """The verdict page, beside the verdict."""
+    method = method_of(order)
+    digest = candidate_digest(order.base_digest, (*order.patch_digests, edited.patch_digest), edited.candidate_digest)
+    version = version_of(digest)
+    about = About(
+        model=order.model, version=version, channel=order.channel, method=method.name,
+        provenance=_provenance(order, located, edited, method.source),
+        pictures=[Picture(item.title, located.folder / item.path) for item in located.location.evidence
+                  if item.kind == "picture"],
+        commands=_commands(version, judged.verdict.passed))
+    path = judged.folder.parent / f"{judged.folder.name}-page" / "page.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render_page(judged.verdict, read_measurements(measured), order.batch, about), encoding="utf-8")
+    return path
+
+
+def _provenance(order: Order, located: Located, edited: Edited, source: str) -> Mapping[str, str]:
+    layers = ", ".join(map(str, located.location.layers))
+    return {"base": f"{order.base} ({order.base_digest})", "parent": order.parent_version or "the unedited base",
+            "patch": edited.patch_digest, "layers": f"{layers}, chosen by {located.location.source}", "options from": source,
+            "sheet": order.sheet_digest, "requested by": order.requester}
+
+
+def _commands(version: str, passed: bool) -> list[Command]:
+    if not passed:
+        return [Command("Look at the refused weights", f"suture pull --version {version} ./refused")]
+    return [Command("Approve it", f'suture approve {version} --by NAME --reason "..."'),
+            Command("Publish it to its channel", f"suture promote {version}")]

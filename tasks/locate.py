@@ -1,0 +1,36 @@
+"""Order -> Located: edit layers and positions, and a causal trace as evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from editors.contract import Location
+from tasks.house import House
+from tasks.method import method_of
+from tasks.records import Located, Order
+
+
+def locate(order: Order, house: House) -> Located:
+    """Where the parent holds what the order is about; found again when it was located before.
+
+    Raises:
+        ConfigError: a layer of the sheet is not one of the model's.
+        SheetError: a request has no such position.
+    """
+    method = method_of(order)
+
+    def work(folder: Path) -> dict[str, Any]:
+        from editors.loading import Checkpoint, load
+        from editors.locate import locate as find
+        from editors.locate import place
+
+        model = load(Checkpoint(order.parent_folder), house.device)
+        given = (model, order.batch, method.layers, order.layers, method.position)
+        location = find(*given, folder, house.progress) if order.trace else place(*given)
+        return location.model_dump(mode="json")
+
+    inputs = {"batch": order.batch.digest, "layers": order.layers, "calibrated": method.layers, "trace": order.trace,
+              "position": method.position}
+    done = house.workspace.run("locate-1", inputs, work)
+    return Located(folder=done.folder, digest=done.digest, location=Location.model_validate(done.document))

@@ -1,0 +1,55 @@
+"""Which editor carries out an order, with which options: the sheet's over the model's calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import editors
+from editors.calibration import calibration_for
+from editors.contract import Editor
+from editors.errors import ConfigError
+from editors.loading import Checkpoint
+from editors.prompts import PositionRule
+from tasks.records import Order
+
+DEFAULT = "memit"
+
+
+@dataclass(frozen=True)
+class ChosenMethod:
+    """An editor ready to plan, and where it edits."""
+
+    editor: Editor
+    options: Mapping[str, Any]
+    """Calibrated options with the sheet's over them."""
+    layers: tuple[int, ...]
+    position: PositionRule
+    source: str
+    """Where layers and options come from, for people."""
+    is_measured: bool
+    """Whether they were measured on this very model."""
+
+    @property
+    def name(self) -> str:
+        """The method's registered name."""
+        return self.editor.name
+
+
+def method_of(order: Order) -> ChosenMethod:
+    """The sheet's method with calibrated defaults; `auto` is MEMIT, which serves one request and thousands.
+
+    Raises:
+        ConfigError: the method or an option is unknown or outside its range, or the method is for another purpose.
+    """
+    name = DEFAULT if order.method == "auto" else order.method
+    kind = editors.get(name)
+    if order.batch.purpose not in kind.purposes:
+        raise ConfigError(f"the method {name} is not for the purpose {order.batch.purpose}", "method: auto")
+    form = "chat" if all(request.is_chat for request in order.batch.requests) else "plain"
+    found = calibration_for(name, order.base_digest, Checkpoint(order.base_folder).anatomy, form)
+    options = {**found.options, **order.options}
+    position = order.position if order.position != "auto" else options.get("position", "auto")
+    return ChosenMethod(kind.from_options(options), options, order.layers or found.layers, position, found.source,
+                        found.is_measured and not order.options and order.layers is None)

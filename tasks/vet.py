@@ -1,0 +1,58 @@
+"""Order -> Order with warnings: is every request sane, and does the parent not answer so already?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from editors.errors import SheetError
+from tasks.house import House
+from tasks.measure import baseline
+from tasks.records import Order
+
+MOST_TOKENS = 512
+"""Longest prompt and target together: a fact is a sentence, and the target search pays for every position."""
+
+
+def vet(order: Order, house: House) -> Order:
+    """The order with what a user should know about it.
+
+    Raises:
+        SheetError: a request is not sane; all are named.
+    """
+    # ids first: two requests of one id would share one row of every measurement
+    ids = [request.id for request in order.batch.requests]
+    satisfied = _satisfied(order, house) if len(set(ids)) == len(ids) else {}
+
+    def work(folder: Path) -> dict[str, Any]:
+        from editors.loading import Checkpoint, load
+        from editors.prompts import encode, render
+        from validations.gate import judge_requests
+        from validations.request_suite import request_rows
+
+        tokenizer = load(Checkpoint(order.parent_folder), house.device).tokenizer
+        rows = request_rows(order.batch.requests, lambda one: len(encode(render(one, tokenizer), tokenizer).ids),
+                            MOST_TOKENS, satisfied)
+        found = judge_requests(rows)
+        (folder / "expectations.json").write_text(json.dumps(found.evidence, indent=1, ensure_ascii=False))
+        return {"problems": [[problem.severity, str(problem)] for problem in found.problems], "refused": found.refused}
+
+    inputs = {"batch": order.batch.digest, "satisfied": satisfied, "most_tokens": MOST_TOKENS}
+    document = house.workspace.run("vet-1", inputs, work).document
+    if document["refused"]:
+        lines = [text for severity, text in document["problems"] if severity == "critical"]
+        raise SheetError("\n  ".join([f"the sheet {order.sheet} asks for what cannot be edited:", *lines]),
+                         "mend these requests and run the same command again")
+    return order.model_copy(update={"warnings": tuple(text for _, text in document["problems"])})
+
+
+def _satisfied(order: Order, house: House) -> dict[str, bool]:
+    """Request id -> whether the parent says the target by itself already."""
+    from validations.answers import holds, says
+
+    requests = {request.id: request for request in order.batch.requests}
+    asked = [reply for reply in baseline(order, house).replies if (reply.probe, reply.role) == ("efficacy", "edit")]
+    return {reply.request: bool(
+        holds(reply.text, request.accept) if (request := requests[reply.request]).accept
+        else says(reply.text, request.target_text, request.is_chat)) for reply in asked}
