@@ -40,7 +40,7 @@ def bake(source: Checkpoint, patches: Sequence[Patch], target: Path) -> Checkpoi
     stack = digest_document([patch.digest for patch in patches])
     if target.exists() and any(target.iterdir()):
         return _finished(target, stack)
-    known = source.weight_map
+    known = set(parameter_names(source).values())
     for patch in patches:
         missing = [name for name in patch.parameters if name not in known]
         if missing:
@@ -63,10 +63,23 @@ def bake(source: Checkpoint, patches: Sequence[Patch], target: Path) -> Checkpoi
     return Checkpoint(target)
 
 
+def parameter_names(source: Checkpoint) -> dict[str, str]:
+    """Name in the source's files -> name in the model.
+
+    They differ in checkpoints that were saved from the body alone, such as GPT-2's own: there the first part is missing.
+    """
+    anatomy = source.anatomy
+    body, _, blocks = anatomy.blocks.partition(".")
+    is_bare = not any(name.startswith(f"{anatomy.blocks}.") for name in source.weight_map) and any(
+        name.startswith(f"{blocks}.") for name in source.weight_map)
+    return {name: f"{body}.{name}" if is_bare and not name.startswith(f"{anatomy.head}.") else name
+            for name in source.weight_map}
+
+
 def layered_layout(source: Checkpoint) -> dict[str, tuple[str, ...]]:
-    """Shard file name -> sorted names of its tensors, one shard per layer and one for the rest."""
+    """Shard file name -> sorted names of its parameters, one shard per layer and one for the rest."""
     layout: dict[str, list[str]] = {}
-    for name in sorted(source.weight_map):
+    for name in sorted(parameter_names(source).values()):
         layer = source.anatomy.layer_of(name)
         layout.setdefault(REST if layer is None else f"model-layer-{layer:03d}.safetensors", []).append(name)
     return {shard: tuple(names) for shard, names in sorted(layout.items())}
@@ -110,11 +123,12 @@ def _tensors_by_shard(weight_map: Mapping[str, str]) -> dict[str, tuple[str, ...
 
 def _read(source: Checkpoint, names: Sequence[str]) -> dict[str, torch.Tensor]:
     tensors = {}
+    stored = {name: kept for kept, name in parameter_names(source).items()}
     for name in names:
-        path = source.folder / source.weight_map[name]
+        path = source.folder / source.weight_map[stored[name]]
         try:
             with safe_open(path, framework="pt") as shard:
-                tensors[name] = shard.get_tensor(name)
+                tensors[name] = shard.get_tensor(stored[name])
         except (OSError, SafetensorError) as error:
             raise IntegrityError(f"{path} is not a valid safetensors file: {error}", "fetch the model again") from error
     return tensors

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from editors.bake import REST, bake
 from editors.digest import digest_file
 from editors.errors import IntegrityError
-from editors.loading import INDEX, Checkpoint, load
+from editors.loading import INDEX, Checkpoint, load, read_shard
 from editors.patch import Dense, LowRank, Patch, edited_tensor
 from tests.tiny import FAMILIES, tiny_folder
+
+ONE_FILE = "model.safetensors"
 
 
 def low_rank(source: Checkpoint, layer: int, seed: int = 0, size: float = 0.1) -> Patch:
@@ -46,6 +49,28 @@ def test_logits_equal_the_patched_model_and_transformers_loads_it(family: str, t
     after = load(baked).model(ids).logits
     assert torch.equal(after, expected)
     assert not torch.allclose(after, before)
+
+
+def test_a_checkpoint_saved_from_the_body_alone_gets_the_models_names(tmp_path: Path) -> None:
+    whole = Checkpoint(tiny_folder(tmp_path / "whole", family="gpt2"))
+    bare = Checkpoint(tiny_folder(tmp_path / "bare", family="gpt2"))
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in read_shard(bare.folder / ONE_FILE).items()}
+    save_file(tensors, bare.folder / ONE_FILE, {"format": "pt"})
+    assert "h.0.mlp.c_proj.weight" in Checkpoint(bare.folder).weight_map
+    patch = low_rank(whole, 1)
+    assert bake(Checkpoint(bare.folder), [patch], tmp_path / "one").digest == bake(whole, [patch], tmp_path / "two").digest
+
+
+def test_half_precision_stays_and_is_rounded_once(tmp_path: Path) -> None:
+    source = Checkpoint(tiny_folder(tmp_path / "base"))
+    halved = {name: tensor.bfloat16() for name, tensor in read_shard(source.folder / ONE_FILE).items()}
+    save_file(halved, source.folder / ONE_FILE, {"format": "pt"})
+    half = Checkpoint(source.folder)
+    patch = low_rank(half, 1)
+    name = patch.parameters[0]
+    baked = read_shard(bake(half, [patch], tmp_path / "candidate").folder / "model-layer-001.safetensors")[name]
+    assert baked.dtype == torch.bfloat16
+    assert torch.equal(baked, (halved[name].double() + patch.edits[0].delta(halved[name])).bfloat16())
 
 
 def test_only_declared_tensors_change_and_other_files_are_copied(source: Checkpoint, tmp_path: Path) -> None:
@@ -123,9 +148,10 @@ def test_a_parameter_the_checkpoint_lacks_is_refused_by_name(source: Checkpoint,
 def test_a_failed_bake_leaves_nothing(source: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import editors.bake
 
-    real, written = editors.bake.save_file, []
+    written: list[Path] = []
+    real = editors.bake.save_file
 
-    def full_disk(tensors: object, path: Path, metadata: object) -> None:
+    def full_disk(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         if len(written) == 2:
             raise OSError(28, "No space left on device")
         written.append(path)
