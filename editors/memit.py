@@ -75,6 +75,11 @@ class Memit:
     name: ClassVar[str] = "memit"
     purposes: ClassVar[tuple[str, ...]] = ("update",)
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Memit:
+        """The editor for a sheet's options; raises ConfigError for an unknown one or one outside its range."""
+        return cls(MemitConfig.from_options(options))
+
     def __init__(self, config: MemitConfig | None = None, corpus: Corpus | None = None) -> None:
         self.config = config or MemitConfig()
         self.corpus = corpus
@@ -95,8 +100,8 @@ class Memit:
             IntegrityError: the search or the closed form met numbers that are not finite, or damaged statistics.
         """
         layers = sorted(location.layers)
-        corpus = self.corpus or default_corpus(model, statistics, progress)
-        moments = second_moments(model, layers, corpus, statistics, progress)
+        corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
+        moments = second_moments(model, layers, corpus, statistics, progress, batch.base_digest)
         facts = facts_of(model, batch, location, self.config.position, self.config.contexts)
         found = search_targets(model, layers[-1], facts.targets, self.config.search, progress)
         edits = self._written(model, facts, layers, moments, found.change, progress)

@@ -2,7 +2,8 @@
 
 C_l = mean over tokens of k k', k the input of layer l's FFN output matrix. One pass over the corpus serves every layer
 asked for and runs no layer above the highest of them. Kept under the digest of the weights that determine it, the
-corpus and the dtype; verified when read; written atomically.
+corpus and the dtype; verified when read; written atomically. An edited model is held by the moments of its base where
+they are in the store: what is to be preserved is the base's text, and an edit of rank N moves them little.
 
 Source: Meng et al. 2022, arXiv:2202.05262, section 3.1; Meng et al. 2023, arXiv:2210.07229, eq. 13.
 """
@@ -63,13 +64,21 @@ def corpus_of_texts(name: str, texts: Sequence[str], model: LoadedModel, max_tok
 
 
 def second_moments(model: LoadedModel, layers: Sequence[int], corpus: Corpus, store: Path,
-                   progress: Progress = silent) -> dict[int, Tensor]:
+                   progress: Progress = silent, base_digest: str | None = None) -> dict[int, Tensor]:
     """Layer -> C (F, F) float32 on the CPU; computed in one pass where the store lacks any.
+
+    Args:
+        model: The model to be edited.
+        layers: Which moments.
+        corpus: The text.
+        store: Folder of the statistics.
+        progress: Told the tokens read.
+        base_digest: The base of an edited model; its moments are taken where they are stored.
 
     Raises:
         IntegrityError: a stored file is damaged.
     """
-    paths = {layer: store / f"{_key(model, layer, corpus)}.safetensors" for layer in layers}
+    paths = {layer: _path(model, layer, corpus, store, base_digest) for layer in layers}
     missing = [layer for layer in layers if not paths[layer].exists()]
     if missing:
         for layer, moment in _measured(model, missing, corpus, progress).items():
@@ -86,7 +95,7 @@ def weights_digest(model: LoadedModel, layer: int) -> str:
         below = block is not None and (block < layer or (block == layer and not name.startswith(own_output)))
         if below or re.search(r"embed|wte|wpe", name):
             names.append(name)
-    return digest_document({name: _digest(model, name) for name in sorted(names)})
+    return digest_document({name: digest_tensor(model.model.get_parameter(name)) for name in sorted(names)})
 
 
 @torch.no_grad()
@@ -123,14 +132,20 @@ def _batches(corpus: Corpus) -> list[list[tuple[int, ...]]]:
     return batches
 
 
-def _digest(model: LoadedModel, name: str) -> str:
-    return digest_tensor(model.model.get_parameter(name))
+def _path(model: LoadedModel, layer: int, corpus: Corpus, store: Path, base_digest: str | None) -> Path:
+    """Where a moment is kept: the base's if stored, else the model's own.
 
-
-def _key(model: LoadedModel, layer: int, corpus: Corpus) -> str:
-    dtype = str(next(model.model.parameters()).dtype).removeprefix("torch.")
-    return digest_document({"format": FORMAT, "weights": weights_digest(model, layer), "layer": layer,
-                            "corpus": corpus.digest, "dtype": dtype})
+    A base's files are found through a pointer named by the base's digest, because its weights are not in memory.
+    """
+    what = {"format": FORMAT, "layer": layer, "corpus": corpus.digest, "dtype": str(model.model.dtype)}
+    pointer = store / f"base-{digest_document({**what, 'base': base_digest})}.txt"
+    if base_digest and pointer.exists():
+        return store / pointer.read_text()
+    path = store / f"{digest_document({**what, 'weights': weights_digest(model, layer)})}.safetensors"
+    if base_digest == model.digest:
+        store.mkdir(parents=True, exist_ok=True)
+        pointer.write_text(path.name)
+    return path
 
 
 def _write(path: Path, moment: Tensor, corpus: Corpus) -> None:

@@ -66,6 +66,11 @@ class Rome:
     name: ClassVar[str] = "rome"
     purposes: ClassVar[tuple[str, ...]] = ("update",)
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Rome:
+        """The editor for a sheet's options; raises ConfigError for an unknown one or one outside its range."""
+        return cls(RomeConfig.from_options(options))
+
     def __init__(self, config: RomeConfig | None = None, corpus: Corpus | None = None) -> None:
         self.config = config or RomeConfig()
         self.corpus = corpus
@@ -87,8 +92,8 @@ class Rome:
         if len(location.layers) != 1:
             raise ConfigError(f"rome edits one layer, got {list(location.layers)}", "give one layer, or use memit")
         layer = location.layers[0]
-        corpus = self.corpus or default_corpus(model, statistics, progress)
-        moment = second_moments(model, [layer], corpus, statistics, progress)[layer]
+        corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
+        moment = second_moments(model, [layer], corpus, statistics, progress, batch.base_digest)[layer]
         facts = facts_of(model, batch, location, self.config.position, self.config.contexts)
         found = search_targets(model, layer, facts.targets, self.config.search, progress)
         keys, _ = KeyReader(model, facts.keys, layer, self.config.search.token_budget).read(layer)
