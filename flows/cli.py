@@ -126,7 +126,9 @@ def approve(
 
 
 @app.command()
-def promote(version: VersionArgument, by: ByOption = None, reason: ReasonOption = "approved", as_json: JsonOption = False) -> None:
+def promote(
+    version: VersionArgument, by: ByOption = None, reason: ReasonOption = "approved", as_json: JsonOption = False
+) -> None:
     """Publish an approved version and move its channel to it. Of two at once, one wins; the other is told who did.
 
     Example: `suture promote 3f9a1c2b7d04`

@@ -10,7 +10,7 @@ from flows.house import open_house
 from flows.settings import Settings
 from tasks import channel as channels
 from tasks import decisions, ledger
-from tasks.house import House
+from tasks.house import House, store_at
 from tasks.manifest import Cause
 from tasks.pull import Pulled
 from tasks.pull import pull as fetch
@@ -34,8 +34,6 @@ def pull(settings: Settings, folder: Path, url: str | None, channel: str | None,
          model: str | None) -> dict[str, Any]:
     """Bring a channel's release, a version or an unedited base into a folder."""
     with open_house(settings) as house:
-        from tasks.intake import store_at
-
         store = store_at(url, house) if url else house.store
         if base is not None:
             return _pull_base(base, folder, house)

@@ -13,7 +13,9 @@ from flows.stages import move_back
 
 
 @flow(name="rollback", persist_result=False)
-def rollback(channel: str, to: str | None, by: str, reason: str = "rolled back by hand", model: str | None = None) -> dict[str, Any]:
+def rollback(
+    channel: str, to: str | None, by: str, reason: str = "rolled back by hand", model: str | None = None
+) -> dict[str, Any]:
     """Take a channel back to the version before, or to `to`.
 
     Raises:

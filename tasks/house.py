@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from editors.contract import Progress, silent
 from editors.digest import digest_document
 from tasks.stage import Workspace
-
-if TYPE_CHECKING:
-    from tasks.store import Store
+from tasks.store import Store, StoreLocation
 
 
 @dataclass(frozen=True)
@@ -49,3 +46,12 @@ class House:
 def model_folder(house: House, base_digest: str, patch_digests: tuple[str, ...]) -> Path:
     """Where a base under a stack of patches is kept as a folder."""
     return house.root / "work" / "models" / digest_document([base_digest, *patch_digests])[:32]
+
+
+def store_at(url: str, house: House) -> Store:
+    """The store at a URL, reached as the house's own is; past the embedded server, by boto3's own chain."""
+    asked = StoreLocation.parse(url)
+    own = house.store.location
+    if own.may_create_bucket and asked.bucket != own.bucket:
+        return Store(asked)
+    return Store(replace(own, bucket=asked.bucket, prefix=asked.prefix))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,9 @@ from editors.patch import load_patch
 from editors.sheet import Sheet, parse_sheet
 from tasks import channel
 from tasks.base import local_base
-from tasks.house import House, model_folder
+from tasks.house import House, model_folder, store_at
+from tasks.published_base import registered_base, released_base
 from tasks.records import Order
-from tasks.store import Store, StoreLocation
 
 if TYPE_CHECKING:
     from tasks.manifest import Contents, StackEntry
@@ -37,15 +36,6 @@ def read_sheet(address: str, house: House) -> Sheet:
         return parse_sheet(path.read_bytes(), str(path))
     except OSError as error:
         raise SheetError(f"the sheet {address} cannot be read: {error.strerror}", "suture edit PATH_TO_SHEET") from error
-
-
-def store_at(url: str, house: House) -> Store:
-    """The store at a URL, reached as the house's own is; past the embedded server, by boto3's own chain."""
-    asked = StoreLocation.parse(url)
-    own = house.store.location
-    if own.may_create_bucket and asked.bucket != own.bucket:
-        return Store(asked)
-    return Store(replace(own, bucket=asked.bucket, prefix=asked.prefix))
 
 
 def intake(address: str, house: House) -> Order:
@@ -95,7 +85,12 @@ def find_base(reference: str, house: House) -> Checkpoint:
     Raises:
         BaseNotFound: it leads nowhere.
     """
-    found = local_base(reference, house.cache)
+    if reference.startswith("s3://"):
+        found = released_base(reference, house)
+    elif reference.startswith("models:/"):
+        found = registered_base(reference, house)
+    else:
+        found = local_base(reference, house.cache)
     return bake(found, (), house.root / "work" / "models" / found.digest[:32])
 
 
