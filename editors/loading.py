@@ -7,8 +7,9 @@ products are some 200 times slower there); on a GPU the model keeps its own dtyp
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,14 +70,26 @@ class Checkpoint:
     @cached_property
     def tensor_digests(self) -> dict[str, str]:
         """Parameter name -> tensor digest; independent of how the weights are sharded."""
-        return {name: digest_tensor(tensor) for shard in self.shards
-                for name, tensor in read_shard(self.folder / shard).items()}
+        digests: dict[str, str] = {}
+        for shard in self.shards:
+            path = self.folder / shard
+            if not path.exists():
+                raise IntegrityError(f"{path} is missing, though {INDEX} names it", "fetch the model again")
+            seen = path.stat()
+            digests |= _shard_digests(path, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+        return digests
 
     @cached_property
     def digest(self) -> str:
         """The checkpoint's name by content: weights, config and tokenizer."""
         files = {name: digest_file(self.folder / name) for name in self.carried_files}
         return digest_document({"tensors": self.tensor_digests, "files": files})
+
+
+@cache
+def _shard_digests(path: Path, *_identity: int) -> dict[str, str]:
+    """Digests of a shard's tensors; asked again in one process, an unchanged file is not read again."""
+    return {name: digest_tensor(tensor) for name, tensor in read_shard(path).items()}
 
 
 def read_shard(path: Path) -> dict[str, torch.Tensor]:
@@ -102,6 +115,8 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     anatomy: Anatomy
     digest: str
+    tensor_digests: Mapping[str, str] = field(default_factory=dict)
+    """Parameter name -> digest of the tensor as stored; in memory it may be of a wider dtype."""
 
     @property
     def device(self) -> torch.device:
@@ -130,8 +145,6 @@ def load(checkpoint: Checkpoint, device: str = "auto") -> LoadedModel:
         anatomy = checkpoint.anatomy
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        for shard in checkpoint.shards:
-            read_shard(checkpoint.folder / shard)
         dtype = torch.float32 if device == "cpu" else "auto"
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
@@ -143,5 +156,6 @@ def load(checkpoint: Checkpoint, device: str = "auto") -> LoadedModel:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
         anatomy.check(model)
         model.requires_grad_(False)
-        _resident[key] = LoadedModel(model.to(device).eval(), tokenizer, anatomy, checkpoint.digest)
+        _resident[key] = LoadedModel(model.to(device).eval(), tokenizer, anatomy, checkpoint.digest,
+                                     checkpoint.tensor_digests)
     return _resident[key]

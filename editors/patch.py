@@ -176,13 +176,17 @@ def edited_tensor(name: str, weight: torch.Tensor, patches: Sequence[Patch]) -> 
 
 @contextmanager
 def applied(model: torch.nn.Module, patch: Patch) -> Iterator[None]:
-    """The model under the patch, inside the block; bit-identical to before after it, errors included."""
+    """The model under the patch, inside the block; bit-identical to before after it, errors included.
+
+    Pre-images are not checked: they are digests of stored tensors, and a model in memory may be of a wider dtype.
+    """
+    bare = Patch(patch.edits)
     parameters = {name: model.get_parameter(name) for name in patch.parameters}
     before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     try:
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(edited_tensor(name, parameter.detach(), [patch]))
+                parameter.copy_(edited_tensor(name, parameter.detach(), [bare]))
         yield
     finally:
         with torch.no_grad():

@@ -11,7 +11,6 @@ import torch
 import transformers
 
 from editors.contract import EditBatch, Location
-from editors.digest import digest_tensor
 from editors.loading import LoadedModel
 from editors.moments import Corpus
 from editors.patch import TensorEdit
@@ -25,7 +24,7 @@ def provenance_of(method: str, config: Any, model: LoadedModel, batch: EditBatch
     return {
         "method": method, "config": asdict(config), "layers": sorted(location.layers), "layers_source": location.source,
         "base": batch.base_digest, "parent": batch.parent_digest, "model": model.digest, "batch": batch.digest,
-        "pre_image": {name: digest_tensor(model.model.get_parameter(name)) for name in names},
+        "pre_image": {name: model.tensor_digests[name] for name in names},
         "second_moment": {"corpus": corpus.name, "corpus_digest": corpus.digest, "tokens": corpus.tokens},
         "search": {"facts": len(search.loss), "worst_loss": round(float(search.loss.max()), 4),
                    "most_steps": int(search.steps.max())},
