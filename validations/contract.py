@@ -79,6 +79,8 @@ class Rule(Frozen):
     """The same aggregate of the parent, where it has one."""
     count: int = 0
     """Rows judged."""
+    interval: tuple[float, float] | None = None
+    """95% confidence interval of `observed`, where it is a mean of two rows or more."""
     blame: tuple[str, ...] = ()
     """Request ids (or parameter names) that broke it, worst first."""
 

@@ -194,7 +194,8 @@ def _rule(table: RuleTable, passed: bool) -> Rule:
     observed = table.observed
     return Rule(name=table.rule.name, passed=passed, severity=table.rule.severity, limit=table.rule.limit,
                 observed=_why_no_number(table) if observed is None else observed, meaning=table.rule.meaning,
-                parent=table.parent, count=len(table.rows), blame=() if passed else table.blame())
+                parent=table.parent, count=len(table.rows), interval=table.interval,
+                blame=() if passed else table.blame())
 
 
 def _why_no_number(table: RuleTable) -> str:

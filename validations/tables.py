@@ -7,14 +7,20 @@ is not finite, or has no parent where the limit needs one, becomes None, which t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from editors.contract import EditBatch, EditRequest
 from validations.contract import Measurement, Measurements
+from validations.observation import Scope
 from validations.policy import PolicyRule
 
 NO_REQUEST = "-"
+NAMELESS = {"locality": "neutral prompts", "perplexity": "held-out text", "fluency": "free text"}
+"""What to blame where a row belongs to no request and its own name is a digest."""
+Z_95 = 1.959964
+"""Quantile of the normal distribution that leaves 2.5% above it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,13 @@ class RuleTable:
         return aggregate(self.rule, [_indicator(self.rule, row.parent) for row in self.rows])
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% confidence interval of a mean over two rows or more, in the metric's own unit."""
+        values = [row.candidate for row in self.rows]
+        is_mean = self.rule.aggregate == "mean" and self.rule.at_most_ratio is None
+        return mean_interval(values) if is_mean and self.observed is not None and len(values) > 1 else None
+
+    @property
     def holds(self) -> bool:
         """This house's own reading of the rule; the gate passes only what Great Expectations passes as well."""
         low, high = self.rule.bounds
@@ -66,10 +79,10 @@ class RuleTable:
         return all(one is not None and low <= one <= high for one in values)
 
     def blame(self) -> tuple[str, ...]:
-        """Request ids (the row's own name where it belongs to no request) that break the limit, worst first."""
+        """Request ids that break the limit, worst first; where a row belongs to none, the tensor or kind of text."""
         badness: dict[str, float] = dict.fromkeys(self.unmeasured, math.inf)
         for row, value in zip(self.rows, self.judged, strict=True):
-            name = row.prompt if row.request == NO_REQUEST else row.request
+            name = NAMELESS.get(row.probe, row.prompt) if row.request == NO_REQUEST else row.request
             excess = self._excess(value)
             if excess > 0:
                 badness[name] = badness.get(name, 0.0) + excess
@@ -122,11 +135,32 @@ def aggregate(rule: PolicyRule, values: Sequence[float | None]) -> float | None:
     return math.fsum(numbers) if rule.aggregate == "count" else math.fsum(numbers) / len(numbers)
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95% confidence interval of the mean: Wilson's score interval for zeros and ones, else the normal one, not under 0
+    where no value is.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference", eq. 2.
+    """
+    count, mean = len(values), math.fsum(values) / len(values)
+    if all(value in (0.0, 1.0) for value in values):
+        shrunk = 1 + Z_95**2 / count
+        centre = (mean + Z_95**2 / (2 * count)) / shrunk
+        reach = Z_95 * math.sqrt(mean * (1 - mean) / count + Z_95**2 / (4 * count**2)) / shrunk
+        return max(centre - reach, 0.0), min(centre + reach, 1.0)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    reach = Z_95 * math.sqrt(variance / count)
+    return max(mean - reach, 0.0) if min(values) >= 0 else mean - reach, mean + reach
+
+
 def promises(probe: str, batch: EditBatch, earlier: Sequence[EditRequest]) -> dict[str, int]:
-    """How many prompts of a probe each request promises, leaving out those that promise none."""
+    """How many prompts of a probe each request promises, leaving out those that promise none.
+
+    An earlier request that this batch asks again with another answer is replaced, not lost, and promises nothing.
+    """
     if probe in ("efficacy", "history"):
-        return {request.id: 1 for request in (earlier if probe == "history" else batch.requests)}
-    prompts = {
+        asked = Scope.of(batch.requests, earlier).history if probe == "history" else batch.requests
+        return Counter(request.id for request in asked)
+    prompts: dict[str, set[str]] = {
         request.id: {"paraphrase": set(request.paraphrases),
                      "neighbourhood": {neighbour.prompt for neighbour in request.neighbours},
                      "portability": {implication.prompt for implication in request.implications}}.get(probe, set())

@@ -222,6 +222,14 @@ def test_one_lost_earlier_edit_refuses_a_long_line() -> None:
     assert [(rule.name, rule.blame) for rule in verdict.rules if not rule.passed] == [("history.prob_success", ("old7",))]
 
 
+def test_an_earlier_edit_that_this_batch_replaces_is_not_lost() -> None:
+    earlier = (request("old", subject="The eiffel tower", target="Lyon"), request("older"))
+    measurements = measured(batch(), (earlier[1],))
+    verdict = judge(measurements, only("history.answer", "efficacy.answer"), batch(), earlier=earlier).verdict
+    assert verdict.passed
+    assert rule_named(verdict, "history.answer").count == 1
+
+
 def test_accepted_words_decide_where_a_request_gives_them() -> None:
     of = batch(request("chat", accept=("Rome",)), request("plain"))
     good = measured(of, spoilt={("efficacy.generate_exact", "chat"): 0.0})
