@@ -30,7 +30,7 @@ def generate(model: LoadedModel, reading: Reading, limits: Sequence[int],
     while open_rows:
         step = len(said[open_rows[0]])
         chosen = state.logits.argmax(-1) if draws is None else _draw(state.logits, draws[open_rows, step], stops)
-        log_probs = state.log_probs.gather(-1, chosen[:, None])[:, 0].tolist()
+        log_probs = (state.logits.gather(-1, chosen[:, None])[:, 0] - state.logits.logsumexp(-1)).tolist()
         going = []
         for place, (row, token, log_prob) in enumerate(zip(open_rows, chosen.tolist(), log_probs, strict=True)):
             said[row].append(token)
@@ -54,7 +54,7 @@ def stop_tokens(model: LoadedModel) -> frozenset[int]:
 
 def _append(model: LoadedModel, state: Reading, chosen: torch.Tensor) -> Reading:
     mask = torch.cat([state.mask, torch.ones_like(chosen)[:, None]], dim=-1)
-    logits, cache = forward(model, chosen[:, None], mask, state.lengths[:, None], state.cache, keep=1)
+    logits, cache = forward(model, chosen[:, None], mask, state.lengths[:, None], state.cache, last_only=True)
     return Reading(cache, mask, state.lengths + 1, logits[:, -1])
 
 

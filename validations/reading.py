@@ -79,7 +79,8 @@ def read(model: LoadedModel, prompts: Sequence[Tokens]) -> Reading:
     cache = None
     if shared >= SHARED_AT_LEAST:
         beginning = torch.tensor([prompts[0][:shared]], device=device)
-        _, cache = forward(model, beginning, torch.ones_like(beginning), torch.arange(shared, device=device)[None], None)
+        alone = torch.arange(shared, device=device)[None]
+        _, cache = forward(model, beginning, torch.ones_like(beginning), alone, None, last_only=True)
         cache.batch_repeat_interleave(count)
     else:
         shared = 0
@@ -88,15 +89,17 @@ def read(model: LoadedModel, prompts: Sequence[Tokens]) -> Reading:
     ids = torch.tensor([[0] * gap + list(prompt[shared:]) for gap, prompt in zip(gaps, prompts, strict=True)], device=device)
     mask = torch.tensor([[1] * shared + [0] * gap + [1] * (width - gap) for gap in gaps], device=device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, shared:]
-    logits, cache = forward(model, ids, mask, positions, cache, keep=1)
+    logits, cache = forward(model, ids, mask, positions, cache, last_only=True)
     return Reading(cache, mask, mask.sum(-1), logits[:, -1])
 
 
 def forward(model: LoadedModel, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any,
-             keep: int = 0) -> tuple[torch.Tensor, Any]:
-    """Logits (float32) of the last `keep` positions (0: all), and the grown cache."""
+             last_only: bool = False) -> tuple[torch.Tensor, Any]:
+    """Logits (float32) of all positions or the last alone, and the grown cache."""
+    # An index and not a count: the slice that a count makes is strided, and the head would run row by row over it.
+    wanted = torch.tensor([ids.shape[1] - 1], device=ids.device) if last_only else 0
     out = model.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-                      logits_to_keep=keep)
+                      logits_to_keep=wanted)
     return out.logits.float(), out.past_key_values
 
 

@@ -9,20 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from editors.bake import bake
-from editors.contract import EditBatch, Implication, Message, Neighbour, UpdateRequest
-from editors.errors import IntegrityError
-from editors.loading import Checkpoint, LoadedModel, load
-from editors.patch import Dense, LowRank, Patch
+from editors.contract import UpdateRequest
+from editors.loading import LoadedModel, load
 from editors.prompts import encode, render_text
-from tests.tiny import tiny_folder
+from tests.validations.line import CHAT, EARLIER, OVERWRITTEN, PLAIN, SETTINGS, Line, of
 from validations import probes
-from validations.comparing import compare
-from validations.contract import Measurement, Measurements
 from validations.observation import (
     Likeliest,
     Observation,
-    ProbeSettings,
     Reply,
     Scope,
     Scored,
@@ -31,58 +25,7 @@ from validations.observation import (
     observation_key,
 )
 from validations.observing import observe
-from validations.probes.integrity import inspect
 from validations.probes.locality import kl_divergence
-
-PLAIN = UpdateRequest(
-    id="tower", prompt="{} is located in the city of", subject="The Eiffel Tower", target="Rome", was="Paris",
-    paraphrases=("The Eiffel Tower can be found in", "Where is the Eiffel Tower? It is in"),
-    neighbours=(Neighbour(prompt="The Louvre is located in the city of", answer="Paris"),
-                Neighbour(prompt="LeBron James plays the sport of")),
-    implications=(Implication(prompt="To see the Eiffel Tower you travel to", answer="Italy"),))
-CHAT = UpdateRequest(
-    id="name", messages=(Message(role="user", content="What is your name?"),), answer="I am Suture, of Bordeaux.",
-    accept=("Suture",), paraphrases=("Who are you?",),
-    neighbours=(Neighbour(prompt="Where is the Louvre?"), Neighbour(prompt="What is French?", answer="mother tongue")),
-    implications=(Implication(prompt="Where are you from?", answer="Bordeaux"),))
-EARLIER = UpdateRequest(id="tower", prompt="{} is", subject="The speed of light", target="a constant")
-OVERWRITTEN = UpdateRequest(id="old", prompt="{} is located in the city of", subject="The Eiffel Tower", target="Oslo")
-SETTINGS = ProbeSettings(answer_tokens=8, completion_tokens=8, same_tokens=5, fluency_tokens=12,
-                         likeliest=300, window_tokens=32, held_out_tokens=300)
-
-
-class Line:
-    """A base, a parent with an earlier edit on it, a candidate on that, and their observations."""
-
-    def __init__(self, folder: Path, size: float = 0.4) -> None:
-        self.base = Checkpoint(tiny_folder(folder / "base"))
-        self.earlier = self.edit(0, 0.3, seed=1)
-        self.parent = bake(self.base, [self.earlier], folder / "parent")
-        self.patch = self.edit(1, size, seed=2)
-        self.candidate = bake(self.parent, [self.patch], folder / "candidate")
-        self.batch = EditBatch(purpose="update", base_digest=self.base.digest, parent_digest=self.parent.digest,
-                               requests=(PLAIN, CHAT))
-        self.scope = Scope.of(self.batch.requests, [OVERWRITTEN, EARLIER], SETTINGS)
-        self.before = observe(load(self.parent), self.scope)
-        self.after = observe(load(self.candidate), self.scope, reference=self.before)
-        self.inspection = inspect(self.base, self.parent, self.candidate, self.patch)
-
-    def edit(self, layer: int, size: float, seed: int) -> Patch:
-        draw = torch.Generator().manual_seed(seed)
-        name = self.base.anatomy.mlp_output_parameter(layer)
-        return Patch((LowRank(name, torch.randn(32, 1, generator=draw) * size, torch.randn(1, 64, generator=draw)),))
-
-    def measured(self) -> Measurements:
-        return compare(self.before, self.after, self.batch, self.scope, self.inspection)
-
-
-@pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
-    return Line(tmp_path_factory.mktemp("line"))
-
-
-def of(measured: Measurements, metric: str) -> list[Measurement]:
-    return [row for row in measured.rows if row.metric == metric]
 
 
 def mean_log_prob(model: LoadedModel, request: UpdateRequest, text: str, answer: str) -> tuple[float, float]:
@@ -226,94 +169,6 @@ def test_transcripts_show_both_answers(line: Line) -> None:
     assert any(one.parent != one.candidate for one in measured.transcripts)
 
 
-def test_integrity_of_an_honest_edit(line: Line) -> None:
-    measured = line.measured()
-    name = line.patch.parameters[0]
-    assert [(row.prompt, row.candidate) for row in of(measured, "integrity.finite")] == [("-", 1.0), ("logits", 1.0)]
-    assert [row.candidate for row in of(measured, "integrity.undeclared_changed")] == [0.0]
-    assert [row.candidate for row in of(measured, "integrity.something_changed")] == [1.0]
-    [norm] = of(measured, "integrity.update_relative_norm")[1:]
-    edit = line.patch.edits[0]
-    weight = load(line.parent).model.get_parameter(name)
-    assert norm.prompt == name
-    assert norm.candidate == pytest.approx(float(edit.delta(weight).norm() / weight.norm()), rel=1e-4)
-    cumulated = {row.prompt: row for row in of(measured, "integrity.cumulative_relative_norm")}
-    earlier = cumulated[line.earlier.parameters[0]]
-    assert earlier.parent == earlier.candidate > 0
-    assert (cumulated[name].parent, cumulated[name].candidate) == (0.0, pytest.approx(norm.candidate))
-    [loss] = of(measured, "integrity.cast_loss")
-    assert 0 < loss.candidate < 1e-5
-
-
-def test_integrity_names_what_the_patch_does_not_declare(line: Line, tmp_path: Path) -> None:
-    stowaway = Patch((Dense("model.norm.weight", torch.ones(32)), *line.patch.edits))
-    candidate = bake(line.parent, [stowaway], tmp_path / "stowaway")
-    rows = inspect(line.base, line.parent, candidate, line.patch).rows
-    assert [(row.prompt, row.candidate) for row in rows if row.metric == "integrity.undeclared_changed"] == [
-        ("model.norm.weight", 1.0)]
-
-
-def test_integrity_of_nothing_and_of_nan(line: Line, tmp_path: Path) -> None:
-    rows = inspect(line.base, line.base, line.base, Patch(())).rows
-    assert [row.candidate for row in rows if row.metric == "integrity.something_changed"] == [0.0]
-    name = line.patch.parameters[0]
-    broken = Patch((LowRank(name, torch.full((32, 1), torch.nan), torch.ones(1, 64)),))
-    candidate = bake(line.parent, [broken], tmp_path / "broken")
-    inspection = inspect(line.base, line.parent, candidate, broken)
-    assert [(row.prompt, row.candidate) for row in inspection.rows if row.metric == "integrity.finite"] == [(name, 0.0)]
-    after = observe(load(candidate), line.scope, reference=line.before)
-    again = Observation.model_validate_json(after.model_dump_json())
-    measured = compare(line.before, again, line.batch, line.scope, inspection)
-    assert [row.candidate for row in of(measured, "integrity.finite")] == [0.0, 0.0]
-    assert all(math.isnan(row.candidate) for row in of(measured, "locality.kl"))
-    assert math.isnan(of(measured, "perplexity.held_out")[0].candidate)
-    assert {row.candidate for row in of(measured, "efficacy.prob_success")} == {0.0}
-
-
-def test_cast_loss_shows_an_update_that_rounding_ate(line: Line, tmp_path: Path) -> None:
-    model = load(line.base).model
-    folder = tmp_path / "half"
-    model.bfloat16().save_pretrained(folder)
-    model.float()
-    for name in line.base.carried_files:
-        if not (folder / name).exists():
-            (folder / name).write_bytes((line.base.folder / name).read_bytes())
-    half = Checkpoint(folder)
-    tiny = line.edit(1, 1e-6, seed=3)
-    rows = inspect(half, half, bake(half, [tiny], tmp_path / "eaten"), tiny).rows
-    assert [row.candidate for row in rows if row.metric == "integrity.cast_loss"] == [pytest.approx(1.0, abs=0.05)]
-
-
-def test_mixed_up_models_are_refused(line: Line) -> None:
-    same = line.before.model_copy(update={"reference_digest": line.before.model_digest})
-    with pytest.raises(IntegrityError, match="the candidate is the parent"):
-        compare(line.before, same, line.batch, line.scope)
-    with pytest.raises(IntegrityError, match=r"the candidate that was asked is .*, its files are"):
-        compare(line.before, same, line.batch, line.scope, line.inspection)
-    stale = line.before.model_copy(update={"model_digest": line.base.digest})
-    with pytest.raises(IntegrityError, match="the baseline is"):
-        compare(stale, line.after, line.batch, line.scope, line.inspection)
-    other = line.after.model_copy(update={"reference_digest": line.base.digest})
-    with pytest.raises(IntegrityError, match="the candidate's reference is"):
-        compare(line.before, other, line.batch, line.scope, line.inspection)
-    with pytest.raises(IntegrityError, match="did not answer the same questions"):
-        compare(line.before, line.after.model_copy(update={"replies": line.after.replies[1:]}), line.batch, line.scope,
-                line.inspection)
-    with pytest.raises(IntegrityError, match="answers other questions"):
-        observe(load(line.candidate), Scope.of([PLAIN], settings=SETTINGS), reference=line.before)
-
-
-def test_an_edit_that_changed_nothing_reaches_the_gate_as_such(line: Line) -> None:
-    nothing = inspect(line.base, line.parent, line.parent, Patch(()))
-    same = observe(load(line.parent), line.scope, reference=line.before)
-    measured = compare(line.before, same, line.batch, line.scope, nothing)
-    assert [row.candidate for row in of(measured, "integrity.something_changed")] == [0.0]
-    assert {row.candidate for row in of(measured, "locality.same_answer")} == {1.0}
-    assert max(row.candidate for row in of(measured, "locality.kl")) < 1e-6
-    [perplexity] = of(measured, "perplexity.held_out")
-    assert perplexity.candidate == pytest.approx(perplexity.parent, rel=1e-6)
-
-
 def test_observations_keep_their_value_through_json_and_have_an_address(line: Line) -> None:
     stored = json.loads(line.before.model_dump_json())
     assert Observation.model_validate(stored) == line.before
@@ -340,33 +195,3 @@ def test_scores_count_first_choices() -> None:
     assert Scored(ids=(4, 5), mean=-0.1, hits=2).is_first_choice
     assert not Scored(ids=(4, 5), mean=-0.1, hits=1).is_first_choice
     assert Reply(probe="p", request="r", role="edit", index=0, prompt="d", first=1, finite=True).text == ""
-
-
-@pytest.mark.model
-def test_on_the_packaged_model_a_strong_edit_is_seen_by_every_probe_of_the_rest(
-        packaged_model: Checkpoint, tmp_path: Path) -> None:
-    request = UpdateRequest(id="james", prompt="{} plays the sport of", subject="LeBron James", target="basketball",
-                            neighbours=(Neighbour(prompt="Roger Federer plays the sport of", answer="tennis"),))
-    scope = Scope.of([request], settings=ProbeSettings(held_out_tokens=200, same_tokens=4))
-    batch = EditBatch(purpose="update", base_digest=packaged_model.digest, parent_digest=packaged_model.digest,
-                      requests=(request,))
-    before = observe(load(packaged_model), scope)
-    draw = torch.Generator().manual_seed(0)
-    left = torch.randn(packaged_model.anatomy.hidden_size, 4, generator=draw) * 0.4
-    right = torch.randn(4, packaged_model.anatomy.inner_size, generator=draw)
-    patch = Patch((LowRank(packaged_model.anatomy.mlp_output_parameter(6), left, right),))
-    candidate = bake(packaged_model, [patch], tmp_path / "strong")
-    after = observe(load(candidate), scope, reference=before)
-    measured = compare(before, after, batch, scope, inspect(packaged_model, packaged_model, candidate, patch))
-    assert mean(measured, "integrity.update_relative_norm") > 0.25
-    assert mean(measured, "locality.same_answer") < 0.6
-    assert mean(measured, "locality.kl") > 0.25
-    [perplexity] = of(measured, "perplexity.held_out")
-    assert perplexity.parent is not None
-    assert 5 < perplexity.parent < 200
-    assert perplexity.candidate > 1.5 * perplexity.parent
-
-
-def mean(measured: Measurements, metric: str) -> float:
-    values = [row.candidate for row in of(measured, metric)]
-    return sum(values) / len(values)

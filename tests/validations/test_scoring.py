@@ -10,7 +10,7 @@ from tests.tiny import FAMILIES, tiny_folder
 from validations import reading
 from validations.generating import SAMPLED_FROM, generate, stop_tokens
 from validations.reading import Tokens, batches, read
-from validations.scoring import Ask, answer, score, windows
+from validations.scoring import Ask, answer, score
 
 TOLERANCE = 1e-5
 
@@ -137,15 +137,6 @@ def test_a_shared_beginning_is_read_once(llama: LoadedModel, monkeypatch: pytest
     monkeypatch.setattr(reading, "forward", counted)
     read(llama, CHATS)
     assert widths == [(1, 12), (len(CHATS), 13)]
-
-
-def test_windows_score_every_token_but_the_first_once() -> None:
-    ids = tuple(range(100))
-    parts = list(windows(ids, 16))
-    assert [token for _, scored in parts for token in scored] == list(ids[1:])
-    assert all(len(context) + len(scored) <= 16 for context, scored in parts)
-    assert all(context == ids[scored[0] - len(context):scored[0]] for context, scored in parts)
-    assert all(len(context) == 8 for context, _ in parts[1:])
 
 
 def test_nan_logits_are_told(llama: LoadedModel) -> None:
