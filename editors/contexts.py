@@ -36,9 +36,9 @@ SYSTEM_PROMPTS = (
 """Openings of a chat: None leaves the system turn to the model's template."""
 
 EARLIER_TURNS = (
-    (("user", "Hello!"), ("assistant", "Hello! How can I help you today?")),
-    (("user", "Can you help me with something?"), ("assistant", "Of course. What would you like to know?")),
-    (("user", "What is 2 + 3?"), ("assistant", "2 + 3 = 5.")),
+    ("Hello!", "Hello! How can I help you today?"),
+    ("Can you help me with something?", "Of course. What would you like to know?"),
+    ("What is 2 + 3?", "2 + 3 = 5."),
 )
 """Harmless small talk before the question."""
 
@@ -79,7 +79,7 @@ def _chat_contexts(request: UpdateRequest, tokenizer: PreTrainedTokenizerBase, b
     if not has_system:
         openings += [(Message(role="system", content=text), *messages) for text in SYSTEM_PROMPTS if text]
     head, rest = (messages[:1], messages[1:]) if has_system else ((), messages)
-    small_talk = [tuple(Message(role=role, content=text) for role, text in turns) for turns in EARLIER_TURNS]
+    small_talk = [(Message(role="user", content=asked), Message(role="assistant", content=said)) for asked, said in EARLIER_TURNS]
     openings[1:1] = [(*head, *turns, *rest) for turns in small_talk[:1]]
     openings += [(*head, *turns, *rest) for turns in small_talk[1:]]
     from_end = len(bare.text) - (bare.anchor_end or 0)

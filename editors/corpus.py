@@ -12,28 +12,37 @@ import tempfile
 from pathlib import Path
 
 import torch
+from transformers import DynamicCache
 
+from editors.anatomy import Anatomy
 from editors.contract import Progress, silent
 from editors.digest import digest_document
 from editors.loading import LoadedModel
 from editors.moments import Corpus
 
-ROWS, LENGTH, BATCHES, SEED = 128, 128, 2, 0
-TOKENS = ROWS * LENGTH * BATCHES
+LENGTH, MOST_ROWS, ROWS_AT_ONCE, SEED = 128, 256, 128, 0
+TOKENS_PER_KEY_DIMENSION = 22
+"""Enough for a second moment of full rank with room; more than 32768 tokens are never sampled."""
 
 
 def default_corpus(model: LoadedModel, base_digest: str, store: Path, progress: Progress = silent) -> Corpus:
     """The base's own text, from the store or sampled now from the model at hand; edits of one base share it."""
-    name = digest_document({"base": base_digest, "rows": ROWS, "length": LENGTH, "batches": BATCHES, "seed": SEED})
+    count = row_count(model.anatomy)
+    name = digest_document({"base": base_digest, "rows": count, "length": LENGTH, "seed": SEED})
     path = store / f"own-text-{name[:32]}.json"
     if not path.exists():
         store.mkdir(parents=True, exist_ok=True)
-        rows = _sampled(model, progress)
+        rows = _sampled(model, count, progress)
         descriptor, scratch = tempfile.mkstemp(dir=store, prefix=".writing-")
         with os.fdopen(descriptor, "w") as stream:
             json.dump(rows, stream)
         os.replace(scratch, path)
     return Corpus("own-text", tuple(tuple(row) for row in json.loads(path.read_text())))
+
+
+def row_count(shapes: Anatomy) -> int:
+    """How many sequences of `LENGTH` tokens the corpus of a model with these shapes has."""
+    return min(MOST_ROWS, -(-TOKENS_PER_KEY_DIMENSION * shapes.inner_size // LENGTH))
 
 
 def openings(model: LoadedModel) -> list[int]:
@@ -44,17 +53,16 @@ def openings(model: LoadedModel) -> list[int]:
 
 
 @torch.no_grad()
-def _sampled(model: LoadedModel, progress: Progress) -> list[list[int]]:
-    from transformers import DynamicCache
-
+def _sampled(model: LoadedModel, count: int, progress: Progress) -> list[list[int]]:
     generator = torch.Generator().manual_seed(SEED)
     starts, rows = openings(model), list[list[int]]()
-    for number in range(BATCHES):
-        ids = torch.tensor([[starts[row % len(starts)]] for row in range(ROWS)], device=model.device)
+    for first in range(0, count, ROWS_AT_ONCE):
+        size = min(ROWS_AT_ONCE, count - first)
+        ids = torch.tensor([[starts[row % len(starts)]] for row in range(size)], device=model.device)
         cache, text = DynamicCache(), [ids]
-        for step in range(LENGTH):
+        for step in range(LENGTH - 1):
             logits = model.model(input_ids=text[-1], past_key_values=cache, use_cache=True).logits[:, -1].float().cpu()
             text.append(torch.multinomial(logits.softmax(-1), 1, generator=generator).to(model.device))
-            progress("own text", (number * LENGTH + step + 1) * ROWS, TOKENS)
+            progress("own text", first * LENGTH + (step + 2) * size, count * LENGTH)
         rows += torch.cat(text, dim=1).tolist()
     return rows

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from editors.anatomy import Anatomy
 from editors.contract import EditBatch, Estimate, Location, Progress, silent
-from editors.corpus import TOKENS, default_corpus
+from editors.corpus import LENGTH, default_corpus, row_count
 from editors.costs import Work, estimate_of
 from editors.errors import ConfigError
 from editors.facts import Facts, facts_of
@@ -89,7 +89,7 @@ class Memit:
         first = shapes.layer_count // 7
         layers = tuple(range(first, min(first + 5, shapes.layer_count)))
         return estimate_of(shapes, batch, Work(layers, self.config.contexts, self.config.search.steps,
-                                               self.config.search.token_budget, TOKENS))
+                                               self.config.search.token_budget, LENGTH * row_count(shapes)))
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
              progress: Progress = silent) -> Patch:

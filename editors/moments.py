@@ -78,7 +78,8 @@ def second_moments(model: LoadedModel, layers: Sequence[int], corpus: Corpus, st
     Raises:
         IntegrityError: a stored file is damaged.
     """
-    paths = {layer: _path(model, layer, corpus, store, base_digest) for layer in layers}
+    digests: dict[str, str] = {}
+    paths = {layer: _path(model, layer, corpus, store, base_digest, digests) for layer in layers}
     missing = [layer for layer in layers if not paths[layer].exists()]
     if missing:
         for layer, moment in _measured(model, missing, corpus, progress).items():
@@ -86,8 +87,12 @@ def second_moments(model: LoadedModel, layers: Sequence[int], corpus: Corpus, st
     return {layer: _read(path) for layer, path in paths.items()}
 
 
-def weights_digest(model: LoadedModel, layer: int) -> str:
-    """SHA-256 of every weight that layer `layer`'s keys depend on: all below, and its own but the output matrix."""
+def weights_digest(model: LoadedModel, layer: int, digests: dict[str, str] | None = None) -> str:
+    """SHA-256 of every weight that layer `layer`'s keys depend on: all below, and its own but the output matrix.
+
+    `digests` holds tensors digested by earlier calls and takes those of this one.
+    """
+    digests = {} if digests is None else digests
     own_output = model.anatomy.mlp_output_path(layer)
     names = []
     for name, _ in model.model.named_parameters():
@@ -95,7 +100,10 @@ def weights_digest(model: LoadedModel, layer: int) -> str:
         below = block is not None and (block < layer or (block == layer and not name.startswith(own_output)))
         if below or re.search(r"embed|wte|wpe", name):
             names.append(name)
-    return digest_document({name: digest_tensor(model.model.get_parameter(name)) for name in sorted(names)})
+    for name in names:
+        if name not in digests:
+            digests[name] = digest_tensor(model.model.get_parameter(name))
+    return digest_document({name: digests[name] for name in names})
 
 
 @torch.no_grad()
@@ -132,16 +140,17 @@ def _batches(corpus: Corpus) -> list[list[tuple[int, ...]]]:
     return batches
 
 
-def _path(model: LoadedModel, layer: int, corpus: Corpus, store: Path, base_digest: str | None) -> Path:
+def _path(model: LoadedModel, layer: int, corpus: Corpus, store: Path, base_digest: str | None,
+          digests: dict[str, str]) -> Path:
     """Where a moment is kept: the base's if stored, else the model's own.
 
     A base's files are found through a pointer named by the base's digest, because its weights are not in memory.
     """
     what = {"format": FORMAT, "layer": layer, "corpus": corpus.digest, "dtype": str(model.model.dtype)}
     pointer = store / f"base-{digest_document({**what, 'base': base_digest})}.txt"
-    if base_digest and pointer.exists():
+    if base_digest and pointer.exists() and (store / pointer.read_text()).exists():
         return store / pointer.read_text()
-    path = store / f"{digest_document({**what, 'weights': weights_digest(model, layer)})}.safetensors"
+    path = store / f"{digest_document({**what, 'weights': weights_digest(model, layer, digests)})}.safetensors"
     if base_digest == model.digest:
         store.mkdir(parents=True, exist_ok=True)
         pointer.write_text(path.name)

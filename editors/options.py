@@ -44,7 +44,7 @@ def _build(kind: type[T], options: Mapping[str, Any]) -> T:
     values: dict[str, Any] = {}
     for entry in fields(kind):  # type: ignore[arg-type]
         if is_dataclass(hints[entry.name]):
-            values[entry.name] = _build(hints[entry.name], options)  # type: ignore[arg-type]
+            values[entry.name] = _build(hints[entry.name], options)
         elif entry.name in options:
             values[entry.name] = options[entry.name]
     return kind(**values)

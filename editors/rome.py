@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 from editors.anatomy import Anatomy
 from editors.contract import EditBatch, Estimate, Location, Progress, silent
-from editors.corpus import TOKENS, default_corpus
+from editors.corpus import LENGTH, default_corpus, row_count
 from editors.costs import Work, estimate_of
 from editors.errors import ConfigError
 from editors.facts import facts_of
@@ -78,7 +78,7 @@ class Rome:
     def estimate(self, shapes: Anatomy, batch: EditBatch) -> Estimate:
         """Bytes, FLOPs and seconds from the model's shapes; statistics are counted as if none were stored."""
         return estimate_of(shapes, batch, Work((shapes.layer_count // 6,), self.config.contexts, self.config.search.steps,
-                                               self.config.search.token_budget, TOKENS))
+                                               self.config.search.token_budget, LENGTH * row_count(shapes)))
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
              progress: Progress = silent) -> Patch:

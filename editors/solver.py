@@ -32,7 +32,8 @@ def cholesky_factor(second_moment: Tensor, loading: float = 1e-6) -> Tensor:
     moment = second_moment.double()
     scale = moment.diagonal().mean()
     if not bool(torch.isfinite(moment).all()) or float(scale) <= 0:
-        raise IntegrityError("the second moment of the keys is not finite, or zero", "delete the statistics folder and run again")
+        raise IntegrityError("the second moment of the keys is not finite, or zero",
+                             "delete the statistics folder and run again")
     while loading <= MAX_DIAGONAL_LOADING:
         loaded = moment + loading * scale * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
         factor, failed = torch.linalg.cholesky_ex(loaded)

@@ -45,7 +45,7 @@ class PrefixCache(Cache):
         return (torch.cat([self.prefix_keys[layer_idx], key_states], dim=2),
                 torch.cat([self.prefix_values[layer_idx], value_states], dim=2))
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002  the name is the parent class's
         """Tokens before the suffix, padding included."""
         return self.length
 
@@ -132,9 +132,10 @@ class SuffixRunner:
         suffix = state.gather(1, columns[..., None].expand(-1, -1, state.shape[-1]))
         self.clean_states[numbers] = suffix[:, 0].to(self.clean_states.dtype)
         length = int(anchors.max())
+        stored: Any = cache.layers
         layers = range(self.layer + 1, last + 1)
-        prefix = PrefixCache({layer: cache.layers[layer].keys[:, :, :length] for layer in layers},
-                             {layer: cache.layers[layer].values[:, :, :length] for layer in layers}, length)
+        prefix = PrefixCache({layer: stored[layer].keys[:, :, :length] for layer in layers},
+                             {layer: stored[layer].values[:, :, :length] for layer in layers}, length)
         return self._chunk(numbers, suffix, prefix)
 
     def _selected(self, chunk: Chunk, numbers: list[int]) -> Chunk:

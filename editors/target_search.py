@@ -82,7 +82,8 @@ def search_targets(model: LoadedModel, layer: int, rows: Sequence[TargetRow], co
     scale = _state_norms(runner, rows)
     count = len(scale)
     change = torch.zeros(count, model.anatomy.hidden_size, device=model.device)
-    best = Search(change.clone(), torch.full((count,), float("inf"), device=model.device), torch.zeros(count, dtype=torch.int64))
+    unknown = torch.full((count,), float("inf"), device=model.device)
+    best = Search(change.clone(), unknown, torch.zeros(count, dtype=torch.int64))
     rate = (config.learning_rate * scale / model.anatomy.hidden_size ** 0.5)[:, None]
     adam = _Adam(change)
     active = set(range(count))

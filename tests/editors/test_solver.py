@@ -1,0 +1,107 @@
+"""The closed form against dense algebra written out the slow way, and the identities between the methods."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from editors.errors import IntegrityError
+from editors.solver import cholesky_factor, solve
+
+D, F, N = 7, 23, 5
+
+
+@pytest.fixture
+def problem() -> dict[str, torch.Tensor]:
+    """A random well-posed problem, float64."""
+    generator = torch.Generator().manual_seed(3)
+    sample = torch.randn(200, F, generator=generator, dtype=torch.float64)
+    return {"C": sample.T @ sample / 200, "K": torch.randn(F, N, generator=generator, dtype=torch.float64),
+            "R": torch.randn(D, N, generator=generator, dtype=torch.float64),
+            "Kp": torch.randn(F, 4, generator=generator, dtype=torch.float64)}
+
+
+def dense(moment: torch.Tensor, keys: torch.Tensor, residuals: torch.Tensor, weight: float) -> torch.Tensor:
+    """R K' (w C + K K')^-1, eq. 14 of the MEMIT paper as printed: an F x F inverse."""
+    return residuals @ keys.T @ torch.linalg.inv(weight * moment + keys @ keys.T)
+
+
+def factor(problem: dict[str, torch.Tensor]) -> torch.Tensor:
+    return cholesky_factor(problem["C"], loading=1e-15)
+
+
+@pytest.mark.parametrize("weight", [0.1, 1.0, 1500.0])
+def test_small_solve_equals_the_printed_equation(problem: dict[str, torch.Tensor], weight: float) -> None:
+    left, right = solve(problem["K"], problem["R"], factor(problem), weight)
+    torch.testing.assert_close(left @ right, dense(problem["C"], problem["K"], problem["R"], weight), rtol=1e-8, atol=1e-10)
+
+
+def test_rome_is_the_rank_one_case_with_weight_zero(problem: dict[str, torch.Tensor]) -> None:
+    key, value = problem["K"][:, :1], problem["R"][:, :1]
+    direction = torch.linalg.inv(problem["C"]) @ key
+    expected = value @ direction.T / (direction.T @ key)
+    left, right = solve(key, value, factor(problem), 0.0)
+    torch.testing.assert_close(left @ right, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_weight_zero_meets_every_fact_exactly(problem: dict[str, torch.Tensor]) -> None:
+    left, right = solve(problem["K"], problem["R"], factor(problem), 0.0)
+    torch.testing.assert_close(left @ right @ problem["K"], problem["R"], rtol=1e-9, atol=1e-9)
+
+
+def test_emmet_with_ridge_is_memit_with_the_product_of_both_weights(problem: dict[str, torch.Tensor]) -> None:
+    scaled, ridge = 1e3 * problem["C"], 0.1
+    whitened = torch.linalg.inv(scaled) @ problem["K"]
+    emmet = problem["R"] @ torch.linalg.inv(problem["K"].T @ whitened + ridge * torch.eye(N, dtype=torch.float64)) @ whitened.T
+    left, right = solve(problem["K"], problem["R"], factor(problem), 1e3 * ridge)
+    torch.testing.assert_close(left @ right, emmet, rtol=1e-8, atol=1e-10)
+
+
+def test_memit_tends_to_rome_as_the_weight_goes_to_zero(problem: dict[str, torch.Tensor]) -> None:
+    key, value = problem["K"][:, :1], problem["R"][:, :1]
+    exact = torch.matmul(*solve(key, value, factor(problem), 0.0))
+    gaps = [float((torch.matmul(*solve(key, value, factor(problem), weight)) - exact).norm()) for weight in (1.0, 1e-3, 1e-6)]
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[2] < 1e-5
+
+
+def test_sequence_with_earlier_keys_equals_one_batch(problem: dict[str, torch.Tensor]) -> None:
+    keys, residuals, weight = problem["K"], problem["R"], 2.0
+    at_once = torch.matmul(*solve(keys, residuals, factor(problem), weight))
+    first = torch.matmul(*solve(keys[:, :2], residuals[:, :2], factor(problem), weight))
+    left = residuals[:, 2:] - first @ keys[:, 2:]
+    second = torch.matmul(*solve(keys[:, 2:], left, factor(problem), weight, earlier_keys=keys[:, :2]))
+    torch.testing.assert_close(first + second, at_once, rtol=1e-8, atol=1e-10)
+    forgetful = torch.matmul(*solve(keys[:, 2:], left, factor(problem), weight))
+    assert float((first + forgetful - at_once).norm()) > 1e-2 * float(at_once.norm())
+
+
+def test_earlier_keys_keep_their_outputs(problem: dict[str, torch.Tensor]) -> None:
+    left, right = solve(problem["K"], problem["R"], factor(problem), 0.0, earlier_keys=problem["Kp"])
+    torch.testing.assert_close(left @ right @ problem["Kp"], torch.zeros(D, 4, dtype=torch.float64), rtol=0, atol=1e-8)
+
+
+def test_same_key_twice_is_refused_without_weight(problem: dict[str, torch.Tensor]) -> None:
+    twice = problem["K"][:, [0, 0]]
+    with pytest.raises(IntegrityError, match="same key"):
+        solve(twice, problem["R"][:, :2], factor(problem), 0.0)
+    left, right = solve(twice, problem["R"][:, :2], factor(problem), 1.0)
+    assert bool(torch.isfinite(left @ right).all())
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused(problem: dict[str, torch.Tensor], broken: float) -> None:
+    residuals = problem["R"].clone()
+    residuals[0, 0] = broken
+    with pytest.raises(IntegrityError, match="not finite"):
+        solve(problem["K"], residuals, factor(problem), 1.0)
+    with pytest.raises(IntegrityError, match="not finite"):
+        cholesky_factor(torch.full((F, F), broken))
+
+
+def test_singular_moment_is_loaded_until_it_has_a_factor() -> None:
+    sample = torch.randn(F // 2, F, generator=torch.Generator().manual_seed(0))
+    lower = cholesky_factor(sample.T @ sample)
+    assert bool(torch.isfinite(lower).all())
+    with pytest.raises(IntegrityError, match="positive definite"):
+        cholesky_factor(-torch.eye(F) + 3 * torch.ones(F, F))
