@@ -15,7 +15,8 @@ from editors.errors import ConfigError
 class Settings(BaseSettings):
     """Settings from `SUTURE_*` variables, or from `suture.toml` in the working directory."""
 
-    model_config = SettingsConfigDict(env_prefix="SUTURE_", toml_file="suture.toml", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="SUTURE_", toml_file="suture.toml", extra="forbid", frozen=True,
+                                      env_ignore_empty=True)
 
     home: Path = Path("~/.suture")
     """Caches, finished stages, and the data of the embedded services."""
