@@ -23,7 +23,7 @@ class Locality:
     `same_answer`: of a plain prompt, the first choice for the next token is the parent's; of a chat, the greedy answer's
     first 12 tokens are. `same_tokens`: share of those 12 that are still first choice, given those before.
     `kl`: KL(parent || candidate) of the next token, in nats, over the parent's 512 likeliest tokens and one bin for all
-    others: a lower bound, within 1% of the whole for models that are sure of themselves.
+    others: a lower bound. On SmolLM2-135M the listed tokens hold 97% of the probability on average.
     """
 
     name: ClassVar[str] = "locality"
