@@ -22,7 +22,7 @@ Tokens = tuple[int, ...]
 Pairs = Sequence[tuple["Reply", "Reply"]]
 """The parent's and the candidate's reply to the same question."""
 
-PROTOCOL = "observation-1"
+PROTOCOL = "observation-2"
 """Renamed whenever a change makes stored observations incomparable."""
 HELD_OUT = Path(__file__).with_name("held_out")
 
@@ -43,7 +43,7 @@ class ProbeSettings(Frozen):
     window_tokens: int = Field(default=512, ge=4)
     """Longest context in perplexity."""
     held_out_tokens: int = Field(default=2048, ge=2)
-    """Tokens of held-out text that are read, spread evenly over the texts."""
+    """Tokens of held-out text that are read, from as many texts as give passages of some length."""
     held_out: tuple[str, ...] = ()
     """Texts for perplexity; empty: those that come with the house."""
 

@@ -9,7 +9,7 @@ import pytest
 from validations.answers import holds, prefers, says
 from validations.observation import Reply, Scored
 from validations.probes.fluency import WORD, ngram_entropy, repetition
-from validations.probes.perplexity import evenly_capped, windows
+from validations.probes.perplexity import evenly_capped, spread, windows
 
 
 @pytest.mark.parametrize(("text", "answer", "expected"), [
@@ -84,3 +84,10 @@ def test_a_cap_takes_from_every_text_and_wastes_nothing() -> None:
     assert [len(text) for text in capped] == [3, 20, 20]
     assert all(text[:len(part)] == part for text, part in zip(texts, capped, strict=True))
     assert evenly_capped(texts, 1000) == texts
+
+
+def test_few_tokens_are_spent_on_few_texts() -> None:
+    texts = [(place,) for place in range(10)]
+    assert spread(texts, 50) == [(0,)]
+    assert spread(texts, 128 * 4) == [(0,), (2,), (5,), (7,)]
+    assert spread(texts, 10**6) == texts

@@ -13,6 +13,9 @@ from validations.observation import Pairs, Question, Reply, Scope, Tokens, held_
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+PASSAGE_TOKENS = 128
+"""A shorter piece would measure how the model begins more than how it reads."""
+
 
 class Perplexity:
     """`perplexity.held_out`: exp of the mean loss per token, each token but a text's first scored once."""
@@ -23,7 +26,8 @@ class Perplexity:
         """The held-out texts, as windows of context and scored tokens."""
         texts = [text for text in scope.settings.held_out or held_out_texts() if text.strip()]
         encoded = [tuple(ids) for ids in tokenizer(texts)["input_ids"]]
-        capped = evenly_capped(encoded, scope.settings.held_out_tokens)
+        total = scope.settings.held_out_tokens
+        capped = evenly_capped(spread(encoded, total), total)
         parts = [part for ids in capped if len(ids) > 1 for part in windows(ids, scope.settings.window_tokens)]
         return [Question(self.name, "-", "held_out", index, digest_document(context + scored), context,
                          {"text": (context, scored)}) for index, (context, scored) in enumerate(parts)]
@@ -49,6 +53,12 @@ def perplexity(replies: Sequence[Reply]) -> float:
         return math.exp(loss)
     except OverflowError:
         return math.inf
+
+
+def spread(texts: Sequence[Tokens], total: int) -> list[Tokens]:
+    """As many of the texts, evenly spaced, as can be read for `PASSAGE_TOKENS` each within `total`; at least one."""
+    count = max(1, min(len(texts), total // PASSAGE_TOKENS))
+    return [texts[place * len(texts) // count] for place in range(count)]
 
 
 def evenly_capped(texts: Sequence[Tokens], total: int) -> list[Tokens]:
