@@ -31,7 +31,8 @@ from tasks.manifest import (
     serialise,
     version_of,
 )
-from tasks.store import ImmutableConflict, Store, blob_key
+from tasks.store import Store, blob_key
+from tasks.store_errors import ImmutableConflict
 from validations.contract import Measurements, Verdict
 
 UPLOADS_AT_ONCE = 4

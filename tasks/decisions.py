@@ -14,7 +14,8 @@ from editors.digest import digest_bytes
 from editors.errors import ApprovalMissing, GateRefused, NotFound, PromotionConflict
 from tasks.channel import address, read_candidate
 from tasks.manifest import Candidate, Cause, Decision, decision_key, now, parse, serialise, version_of
-from tasks.store import ImmutableConflict, Store
+from tasks.store import Store
+from tasks.store_errors import ImmutableConflict
 
 AUTOMATIC = Cause("policy:auto", "NO PERSON LOOKED AT THIS: the channel's policy approves whatever passes the gate")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from editors.contract import Progress, silent
 from editors.digest import digest_document
 from tasks.stage import Workspace
-from tasks.store import Store, StoreLocation
+from tasks.store import Store
+from tasks.store_location import StoreLocation
 
 
 @dataclass(frozen=True)

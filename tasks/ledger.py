@@ -16,7 +16,9 @@ from editors.contract import Frozen
 from editors.errors import IntegrityError, StoreError
 from tasks.channel import address
 from tasks.manifest import LedgerEntry, Pointer, ledger_key, ledger_prefix, parse, serialise
-from tasks.store import ImmutableConflict, Store, StoredObject
+from tasks.store import Store
+from tasks.store_errors import ImmutableConflict
+from tasks.store_location import StoredObject
 
 ATTEMPTS = 20
 READS_AT_ONCE = 8

@@ -37,7 +37,8 @@ from tasks.manifest import (
     release_key,
     serialise,
 )
-from tasks.store import PointerMoved, Store
+from tasks.store import Store
+from tasks.store_errors import PointerMoved
 
 Target = tuple[ReleaseManifest, str]
 """A manifest and its SHA-256."""

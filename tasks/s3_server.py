@@ -22,7 +22,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from editors.errors import ConfigError, ServiceError
-from tasks.store import StoreLocation, answers
+from tasks.store_client import answers
+from tasks.store_location import StoreLocation
 from tasks.supervise import RunningService, ServiceHandle, ServiceSpec, begin
 
 SERVICE_NAME = "s3"

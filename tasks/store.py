@@ -8,120 +8,33 @@ may raise one.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from pydantic import SecretStr
+from editors.digest import digest_bytes, digest_file
+from editors.errors import IntegrityError, NotFound, StoreError
+from tasks.store_client import ATTEMPTS, client_of
+from tasks.store_errors import (
+    AGAIN,
+    HINTS,
+    LACKS,
+    ConditionFailed,
+    ImmutableConflict,
+    PointerMoved,
+    StoreLacksConditionalWrites,
+    typed_errors,
+)
+from tasks.store_location import BlobReceipt, StoredObject, StoreLocation
 
-from editors.errors import ConfigError, IntegrityError, NotFound, PromotionConflict, StoreError
-
-ATTEMPTS = 4
 PART_BYTES = 16 * 2**20
 PROBE_KEY = "probes/conditional-writes.json"
-CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
-HINTS = {
-    "AccessDenied": "these keys may not do that here: ask for s3:GetObject, s3:PutObject and s3:ListBucket",
-    "InvalidAccessKeyId": "the store does not know this access key: check AWS_ACCESS_KEY_ID or the profile",
-    "SignatureDoesNotMatch": "the secret key is not the one of this access key: check AWS_SECRET_ACCESS_KEY",
-    "ExpiredToken": "sign in again: these temporary keys are over, for example: aws sso login",
-    "NoSuchBucket": "check the bucket's name and region, or create it: aws s3 mb s3://BUCKET",
-    "InvalidBucketName": "check the bucket's name: 3 to 63 lower-case letters, digits and hyphens",
-    "SSLError": "name the authority that signed the store's certificate: ca_bundle",
-    "EndpointConnectionError": "check the endpoint's address and that the store runs",
-    "ConnectTimeoutError": "check the endpoint's address, firewall and proxy",
-    "ReadTimeoutError": "the store answers too slowly: run the same command again, finished work is kept",
-    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run: aws configure",
-    "ENOSPC": "free some space and run the same command again",
-}
-FORBIDDEN = HINTS["AccessDenied"]
-UNKNOWN = "check the store's address, keys and settings, then run the same command again"
-LACKS = "publish to a store that honours conditional writes: AWS S3, SeaweedFS, MinIO, Ceph"
-AGAIN = "run the same command again; finished work is kept"
-
-
-class ImmutableConflict(StoreError):
-    """A write-once object exists with other bytes."""
-
-
-class StoreLacksConditionalWrites(StoreError):
-    """The store ignores If-None-Match or If-Match: two promotions could both win."""
-
-
-class PointerMoved(PromotionConflict):
-    """A pointer is not where its writer last saw it; carries what is there now, None for nothing."""
-
-    def __init__(self, message: str, current_body: bytes | None, current_etag: str | None) -> None:
-        super().__init__(message, hint="look at what is there now, and decide again")
-        self.current_body = current_body
-        self.current_etag = current_etag
-
-
-@dataclass(frozen=True)
-class StoreLocation:
-    """A bucket and a prefix, and how to reach them. Without keys boto3's own chain finds them."""
-
-    bucket: str
-    prefix: str = ""
-    endpoint_url: str | None = None
-    region: str | None = None
-    access_key: str | None = field(default=None, repr=False)
-    secret_key: SecretStr | None = field(default=None, repr=False)
-    ca_bundle: Path | None = None
-    may_create_bucket: bool = False
-    """True for the embedded server only: elsewhere a bucket has an owner and a bill."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prefix", self.prefix.strip("/"))
-        endpoint = urlsplit(self.endpoint_url or "http://aws")
-        if endpoint.scheme not in ("http", "https") or not endpoint.hostname or "@" in endpoint.netloc:
-            raise ConfigError("store.endpoint_url must be http(s)://host[:port] without user name or password")
-
-    @classmethod
-    def parse(cls, url: str, **connection: Any) -> StoreLocation:
-        """Read `s3://bucket/prefix`; `connection` holds the other fields.
-
-        Raises:
-            ConfigError: When it is no such URL.
-        """
-        parts = urlsplit(url)
-        if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment:
-            raise ConfigError(f"a store reads s3://bucket/prefix, got {url!r}")
-        return cls(bucket=parts.netloc, prefix=parts.path, **connection)
-
-    @property
-    def url(self) -> str:
-        """`s3://bucket/prefix`."""
-        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """One object: its key below the store's prefix, its size, and its ETag as the store gave it."""
-
-    key: str
-    size_bytes: int
-    etag: str
-
-
-@dataclass(frozen=True)
-class BlobReceipt:
-    """A blob's digest and size, and the bytes really moved: 0 when the store had it already."""
-
-    digest: str
-    size_bytes: int
-    moved_bytes: int
-
 
 class Store:
     """One bucket and prefix. Threads may share it. Keys are relative to the prefix."""
@@ -177,11 +90,11 @@ class Store:
             if self._put_if(key, body, IfNoneMatch="*"):
                 return True
             with suppress(NotFound):
-                present = _sha256(self.get_bytes(key)[0])
-                if present == _sha256(body):
+                present = digest_bytes(self.get_bytes(key)[0])
+                if present == digest_bytes(body):
                     return False
                 raise ImmutableConflict(
-                    f"{self._where(key)} is write-once and holds sha256 {present}, not {_sha256(body)}",
+                    f"{self._where(key)} is write-once and holds sha256 {present}, not {digest_bytes(body)}",
                     hint="take the next version or sequence number",
                 )
             time.sleep(0.1 * 2**attempt)
@@ -218,7 +131,7 @@ class Store:
             IntegrityError: When the file changes while it is read.
         """
         before = None if isinstance(source, bytes) else source.stat()
-        digest = _sha256(source) if isinstance(source, bytes) else _file_sha256(source)
+        digest = digest_bytes(source) if isinstance(source, bytes) else digest_file(source)
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
         key = blob_key(digest)
         with suppress(NotFound):
@@ -250,7 +163,7 @@ class Store:
                 self._client.download_fileobj(**target, Fileobj=file, Config=self._transfer)
                 file.flush()
                 os.fsync(file.fileno())
-            if (found := _file_sha256(partial)) != digest:
+            if (found := digest_file(partial)) != digest:
                 raise IntegrityError(
                     f"{self._where(key)} is damaged: expected sha256 {digest}, found {found}",
                     hint="publish the release again from a good copy, or restore the object",
@@ -311,7 +224,7 @@ class Store:
 
     @cached_property
     def _client(self) -> Any:
-        return _client(self.location)
+        return client_of(self.location)
 
     @cached_property
     def _transfer(self) -> Any:
@@ -332,7 +245,7 @@ class Store:
         """The new ETag, or None when the store says that the condition does not hold."""
         try:
             return self._put(key, body, **condition)
-        except _ConditionFailed:
+        except ConditionFailed:
             return None
 
     def _put(self, key: str, body: bytes, **condition: str) -> str:
@@ -346,94 +259,14 @@ class Store:
 
     @contextmanager
     def _operation(self, name: str, key: str) -> Iterator[dict[str, str]]:
-        """Give the request's bucket and key; turn every fault into a typed error that names them."""
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        place = f"{name} {self._where(key)}"
-        try:
+        """Give the request's bucket and key; every fault comes out typed and names them."""
+        with typed_errors(f"{name} {self._where(key)}"):
             yield {"Bucket": self.location.bucket, "Key": self._object_key(key)}
-        except ClientError as error:
-            raise _refused(place, error.response) from error
-        except Boto3Error as error:
-            if isinstance(error.__context__, ClientError):
-                raise _refused(place, error.__context__.response) from error
-            raise StoreError(f"{place}: {error}", UNKNOWN) from error
-        except BotoCoreError as error:
-            kind = type(error).__name__
-            raise StoreError(f"{place}: {error}", HINTS.get(kind, UNKNOWN)) from error
-        except OSError as error:
-            hint = HINTS["ENOSPC"] if error.errno == errno.ENOSPC else UNKNOWN
-            raise StoreError(f"{place}: {error}", hint) from error
-
-
-class _ConditionFailed(StoreError):
-    """412 or 409: If-None-Match or If-Match does not hold."""
 
 
 def blob_key(digest: str) -> str:
     """Where a blob of this sha256 lies, below the store's prefix."""
     return f"blobs/sha256/{digest}"
-
-
-def answers(location: StoreLocation) -> bool:
-    """Whether a signed ListBuckets succeeds, asked once and quickly."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        _client(location, attempts=1).list_buckets()
-    except (BotoCoreError, ClientError):
-        return False
-    return True
-
-
-def _client(location: StoreLocation, attempts: int = ATTEMPTS) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    host = urlsplit(location.endpoint_url).hostname if location.endpoint_url else None
-    config = Config(
-        connect_timeout=5,
-        # Losers of a contended conditional write have been seen to wait 4 s for their answer.
-        read_timeout=60,
-        retries={"mode": "standard", "total_max_attempts": attempts},
-        # Four files at once, each in four parts.
-        max_pool_connections=16,
-        s3={"addressing_style": "path" if host else "auto"},
-        proxies={} if host in ("127.0.0.1", "localhost", "::1") else None,
-    )
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=location.endpoint_url,
-        region_name=location.region,
-        aws_access_key_id=location.access_key,
-        aws_secret_access_key=location.secret_key.get_secret_value() if location.secret_key else None,
-        verify=str(location.ca_bundle) if location.ca_bundle else None,
-        config=config,
-    )
-
-
-def _refused(place: str, response: Any) -> StoreError:
-    """The typed error for an answer that the store gave."""
-    code = str(response.get("Error", {}).get("Code", ""))
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    message = f"{place}: HTTP {status} {code} {response.get('Error', {}).get('Message', '')}".rstrip()
-    if code in CONFLICTS:
-        return _ConditionFailed(message, AGAIN)
-    if code == "NotImplemented":
-        return StoreLacksConditionalWrites(message, LACKS)
-    if status == 404 and code != "NoSuchBucket":
-        return NotFound(message, "check the name; to see what is there: suture history CHANNEL")
-    return StoreError(message, HINTS.get(code, FORBIDDEN if status == 403 else UNKNOWN))
-
-
-def _sha256(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _changed(before: os.stat_result, after: os.stat_result) -> bool:

@@ -13,33 +13,27 @@ parent, waits for the exclusive lock (no users left), lingers for a next command
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from editors.errors import ServiceError
+from tasks.supervisor import POLL_SECONDS, lock_file
 
-WAIT_SECONDS = 30.0
-POLL_SECONDS = 0.1
 START_ATTEMPTS = 3
 # Below Linux's ephemeral range, so that no outgoing connection takes a port between our look and the server's bind.
 PORTS = range(20_000, 32_000)
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ class ServiceHandle:
         self._claim: int | None = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._claim = _lock(self.directory / "users.lock", fcntl.LOCK_SH)
+            self._claim = lock_file(self.directory / "users.lock", fcntl.LOCK_SH)
             os.utime(self.directory / "users.lock")
             self.running = self._find_or_start()
         except OSError as error:
@@ -138,7 +132,7 @@ class ServiceHandle:
         self.close()
 
     def _find_or_start(self) -> RunningService:
-        start_lock = _lock(self.directory / "start.lock", fcntl.LOCK_EX)
+        start_lock = lock_file(self.directory / "start.lock", fcntl.LOCK_EX)
         try:
             running = _read_record(self.directory)
             if running is None or not running.is_alive:
@@ -168,22 +162,9 @@ supervised = begin
 """The same, read as a block: `with supervised(spec, home) as running:` is ready inside, and given up after."""
 
 
-def _lock(path: Path, mode: int, wait_seconds: float = WAIT_SECONDS) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + wait_seconds
-    while True:
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-            return descriptor
-        if time.monotonic() >= deadline:
-            os.close(descriptor)
-            raise ServiceError(f"another process has held {path} for {wait_seconds:g} s", f"who: fuser -v {path}")
-        time.sleep(POLL_SECONDS)
-
-
 def _is_held(path: Path) -> bool:
     with suppress(ServiceError):
-        os.close(_lock(path, fcntl.LOCK_SH, wait_seconds=0))
+        os.close(lock_file(path, fcntl.LOCK_SH, wait_seconds=0))
         return False
     return True
 
@@ -221,7 +202,7 @@ def _spawn_supervisor(spec: ServiceSpec, directory: Path) -> RunningService:
     # Through a pipe: an environment may hold secrets, and any user of the machine can read a command line.
     with log_path.open("ab") as log:
         subprocess.run(
-            [sys.executable, "-m", "tasks.supervise"],
+            [sys.executable, "-m", "tasks.supervisor"],
             input=json.dumps(launch).encode("utf-8"),
             stdout=log,
             stderr=log,
@@ -259,71 +240,3 @@ def _failure(directory: Path, event: str) -> ServiceError:
         f"the {directory.name} server {event}; its log ends with:\n{_log_tail(directory)}",
         hint=f"read {directory / 'server.log'}, then run the same command again",
     )
-
-
-def main() -> None:
-    """The supervisor's side: run the server described on standard input until nobody uses it, or it ends."""
-    launch = json.load(sys.stdin)
-    directory = Path(launch["directory"])
-    _lock(directory / "alive.lock", fcntl.LOCK_EX)
-    # The starter waits for this process only: the supervisor itself is nobody's child, and leaves no zombie.
-    if os.fork():
-        os._exit(0)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # No thread runs yet, which is what makes preexec_fn safe.
-    server = subprocess.Popen(  # noqa: S603 (the command comes from our own code)
-        launch["command"],
-        stdin=subprocess.DEVNULL,
-        cwd=directory,
-        env=launch["environment"],
-        preexec_fn=_die_with_supervisor if sys.platform == "linux" else None,  # noqa: PLW1509
-    )
-    try:
-        identity = {"pid": server.pid, "create_time": psutil.Process(server.pid).create_time()}
-        partial = directory / "server.json.partial"
-        partial.write_text(json.dumps({**launch["record"], **identity}), "utf-8")
-        partial.replace(directory / "server.json")
-        threading.Thread(target=_stop_when_unused, args=(server, launch), daemon=True).start()
-        server.wait()
-    finally:
-        _stop(server, launch["grace"])
-
-
-def _die_with_supervisor() -> None:
-    supervisor = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:
-        os._exit(1)
-
-
-def _stop_when_unused(server: subprocess.Popen[bytes], launch: Mapping[str, Any]) -> None:
-    directory = Path(launch["directory"])
-    users = directory / "users.lock"
-    descriptor = os.open(users, os.O_RDWR)
-    while True:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.utime(users)
-        last_use = users.stat().st_mtime_ns
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        time.sleep(launch["linger"])
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if users.stat().st_mtime_ns == last_use:
-                break
-    # The exclusive lock is kept to the end of this process: a new user waits for it, then starts another server.
-    (directory / "server.json").unlink(missing_ok=True)
-    _stop(server, launch["grace"])
-
-
-def _stop(server: subprocess.Popen[bytes], grace: float) -> None:
-    if server.poll() is None:
-        server.terminate()
-        try:
-            server.wait(grace)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-if __name__ == "__main__":
-    main()

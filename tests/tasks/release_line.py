@@ -24,7 +24,8 @@ from tasks.channel import read
 from tasks.ledger import history
 from tasks.manifest import BaseReference, Candidate, Cause, ReleaseManifest, base_version
 from tasks.publish import Moved, Release, point, publish, publish_base
-from tasks.store import BlobReceipt, Store
+from tasks.store import Store
+from tasks.store_location import BlobReceipt
 from validations.contract import Measurement, Measurements, Rule, Verdict
 
 MODEL = "tiny"

@@ -18,14 +18,9 @@ from pydantic import SecretStr
 
 from editors.errors import ConfigError, IntegrityError, NotFound, StoreError
 from tasks.s3_server import S3Endpoint
-from tasks.store import (
-    ImmutableConflict,
-    PointerMoved,
-    Store,
-    StoreLacksConditionalWrites,
-    StoreLocation,
-    blob_key,
-)
+from tasks.store import Store, blob_key
+from tasks.store_errors import ImmutableConflict, PointerMoved, StoreLacksConditionalWrites
+from tasks.store_location import StoreLocation
 
 RACERS = 8
 on_real_server = pytest.mark.flow
