@@ -40,6 +40,18 @@ class Anatomy:
     hidden_size: int
     inner_size: int
     vocabulary_size: int
+    output_norm: str | None = None
+    """The norm between the FFN output matrix and the residual stream, in the families that have one."""
+
+    def require_plain_output(self, method: str) -> None:
+        """Refuse families whose FFN output is normalised before it is added: a wanted sum then has no linear solution.
+
+        Raises:
+            ArchitectureError: the family has such a norm.
+        """
+        if self.output_norm is not None:
+            raise ArchitectureError(f"{method} cannot edit {self.model_type}: its FFN output passes {self.output_norm} "
+                                    "before it is added", "choose a model without that norm (Llama, Qwen, GPT-2, OPT ...)")
 
     def block_path(self, layer: int) -> str:
         """Path of block `layer`, 0-based."""

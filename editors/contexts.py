@@ -79,7 +79,8 @@ def _chat_contexts(request: UpdateRequest, tokenizer: PreTrainedTokenizerBase, b
     if not has_system:
         openings += [(Message(role="system", content=text), *messages) for text in SYSTEM_PROMPTS if text]
     head, rest = (messages[:1], messages[1:]) if has_system else ((), messages)
-    small_talk = [(Message(role="user", content=asked), Message(role="assistant", content=said)) for asked, said in EARLIER_TURNS]
+    small_talk = [(Message(role="user", content=asked), Message(role="assistant", content=said))
+                  for asked, said in EARLIER_TURNS]
     openings[1:1] = [(*head, *turns, *rest) for turns in small_talk[:1]]
     openings += [(*head, *turns, *rest) for turns in small_talk[1:]]
     from_end = len(bare.text) - (bare.anchor_end or 0)

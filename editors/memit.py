@@ -96,9 +96,11 @@ class Memit:
         """The patch that carries out the batch.
 
         Raises:
+            ArchitectureError: the family normalises its FFN output.
             SheetError: a position is not in its prompt.
             IntegrityError: the search or the closed form met numbers that are not finite, or damaged statistics.
         """
+        model.anatomy.require_plain_output(self.name)
         layers = sorted(location.layers)
         corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
         moments = second_moments(model, layers, corpus, statistics, progress, batch.base_digest)

@@ -85,10 +85,12 @@ class Rome:
         """The patch that carries out the batch, in one layer.
 
         Raises:
+            ArchitectureError: the family normalises its FFN output.
             ConfigError: the location names more than one layer.
             SheetError: a position is not in its prompt.
             IntegrityError: two facts have one key, numbers are not finite, or statistics are damaged.
         """
+        model.anatomy.require_plain_output(self.name)
         if len(location.layers) != 1:
             raise ConfigError(f"rome edits one layer, got {list(location.layers)}", "give one layer, or use memit")
         layer = location.layers[0]
