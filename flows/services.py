@@ -42,7 +42,8 @@ class Services:
     def store(self) -> Store:
         """The object store, ready, its bucket there."""
         from tasks.s3_server import endpoint_of
-        from tasks.store import Store, StoreLocation
+        from tasks.store import Store
+        from tasks.store_location import StoreLocation
 
         if self._s3 is not None:
             location = endpoint_of(self._s3.wait_ready()).location(BUCKET)

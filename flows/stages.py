@@ -19,10 +19,11 @@ from tasks.edit import edit
 from tasks.enrol import enrol
 from tasks.house import House
 from tasks.intake import find_base, intake
-from tasks.judge import judge, policy_of
+from tasks.judge import judge
 from tasks.locate import locate
 from tasks.manifest import Cause, base_version, release_key
 from tasks.measure import measure
+from tasks.policy import policy_of
 from tasks.records import Order, Registered
 from tasks.register import mark_approval, mirror_promotion
 from tasks.tracking import ChannelTruth

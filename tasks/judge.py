@@ -8,21 +8,9 @@ from typing import Any
 
 from tasks.house import House
 from tasks.measure import read_measurements
+from tasks.policy import policy_of
 from tasks.records import Judged, Measured, Order
 from validations.contract import Verdict
-from validations.policy import Policy, load_policy, policy_for
-
-
-def policy_of(order: Order) -> Policy:
-    """The sheet's policy (a shipped name or a file), or the purpose's own.
-
-    Raises:
-        ConfigError: there is none, or it is wrong.
-    """
-    if order.policy is None:
-        return policy_for(order.batch.purpose)
-    path = Path(order.policy)
-    return load_policy(path) if path.suffix in (".yaml", ".yml") else policy_for(order.policy)
 
 
 def judge(order: Order, candidate_digest: str, measured: Measured, house: House) -> Judged:

@@ -9,6 +9,8 @@ from typing import Any
 from editors.errors import SheetError
 from tasks.house import House
 from tasks.measure import baseline
+from tasks.method import method_of
+from tasks.policy import policy_of
 from tasks.records import Order
 
 MOST_TOKENS = 512
@@ -20,7 +22,11 @@ def vet(order: Order, house: House) -> Order:
 
     Raises:
         SheetError: a request is not sane; all are named.
+        ConfigError: the method, an option or the policy is wrong.
     """
+    # a wrong option or policy is told before a model works for minutes
+    method_of(order)
+    policy_of(order)
     # ids first: two requests of one id would share one row of every measurement
     ids = [request.id for request in order.batch.requests]
     satisfied = _satisfied(order, house) if len(set(ids)) == len(ids) else {}
