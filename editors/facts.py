@@ -1,6 +1,8 @@
 """From requests to facts: the keys to write and the sequences that say what each key must bring about.
 
-Requests whose edited token has the same past have the same key, whatever follows; they become one fact.
+Requests whose edited token has the same past have the same key, whatever follows; they become one fact. A token that
+opens the whole sequence has a key like no other (its state is where attention rests, often ten times as large): in a
+prompt that begins with it the key is a fact of its own, beside the one of its contexts.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from editors.contexts import contexts
 from editors.contract import EditBatch, Location, UpdateRequest
 from editors.loading import LoadedModel
-from editors.prompts import Prompt, encode, render
+from editors.prompts import Encoded, Prompt, encode, render
 from editors.suffix import Row
 from editors.target_search import TargetRow
 
@@ -52,33 +54,44 @@ def facts_of(model: LoadedModel, batch: EditBatch, location: Location, position:
         position: A rule of `editors.prompts`.
         context_count: Contexts besides the bare prompt.
     """
-    owners: dict[tuple[int, ...], list[str]] = {}
+    owners: dict[tuple[bool, tuple[int, ...]], list[str]] = {}
     keys: list[KeyRow] = []
     targets: list[TargetRow] = []
     for request in batch.requests:
         index = location.positions.get(request.id)
         if index is None:
             index = encode(render(request, model.tokenizer, position), model.tokenizer).anchor  # type: ignore[arg-type]
-        prompts = contexts(request, model.tokenizer, index, context_count)
-        encoded = [encode(prompt, model.tokenizer) for prompt in prompts]
+        encoded = [encode(prompt, model.tokenizer) for prompt in contexts(request, model.tokenizer, index, context_count)]
         past = encoded[0].ids[:encoded[0].anchor + 1]
-        is_new = past not in owners
-        owners.setdefault(past, []).append(request.id)
-        owner = list(owners).index(past)
-        for row in encoded:
-            reads = tuple(range(row.prompt_length - 1, len(row.ids) - 1))
-            targets.append(TargetRow(Row(row.ids, row.anchor, owner, reads), row.ids[row.prompt_length:]))
-        if is_new:
-            keys += [KeyRow(row.ids[:row.anchor + 1], owner, _weight(place, len(encoded))) for place, row in enumerate(encoded)]
-            targets += _essences(model, request, owner)
+        for is_opening, group in _by_key(encoded):
+            is_new = (is_opening, past) not in owners
+            owners.setdefault((is_opening, past), []).append(request.id)
+            owner = list(owners).index((is_opening, past))
+            targets += [_target_row(row, owner) for row in group]
+            if is_new:
+                weights = _weights(len(group), has_bare=group[0] is encoded[0])
+                keys += [KeyRow(row.ids[:row.anchor + 1], owner, weight) for row, weight in zip(group, weights, strict=True)]
+                targets += _essences(model, request, owner) if is_opening == (len(past) == 1) else []
     return Facts(tuple(tuple(ids) for ids in owners.values()), tuple(keys), tuple(targets))
 
 
-def _weight(place: int, count: int) -> float:
+def _by_key(encoded: list[Encoded]) -> list[tuple[bool, list[Encoded]]]:
+    """The occurrences that share a key: all of them, or the bare prompt apart where its edited token opens it."""
+    if encoded[0].anchor > 0:
+        return [(False, encoded)]
+    return [(True, encoded[:1]), *([(False, encoded[1:])] if len(encoded) > 1 else [])]
+
+
+def _target_row(row: Encoded, owner: int) -> TargetRow:
+    reads = tuple(range(row.prompt_length - 1, len(row.ids) - 1))
+    return TargetRow(Row(row.ids, row.anchor, owner, reads), row.ids[row.prompt_length:])
+
+
+def _weights(count: int, *, has_bare: bool) -> list[float]:
     """The bare prompt weighs one half, the others share the rest: a mean of group means, as the authors take it."""
-    if count == 1:
-        return 1.0
-    return 0.5 if place == 0 else 0.5 / (count - 1)
+    if count == 1 or not has_bare:
+        return [1 / count] * count
+    return [0.5, *[0.5 / (count - 1)] * (count - 1)]
 
 
 def _essences(model: LoadedModel, request: UpdateRequest, owner: int) -> Sequence[TargetRow]:

@@ -81,3 +81,15 @@ def test_reads_are_where_the_answer_is_predicted(model: LoadedModel) -> None:
         if row.labels:
             assert tuple(row.row.ids[read + 1] for read in row.row.reads) == row.labels
             assert min(row.row.reads) >= row.row.anchor
+
+
+def test_subject_that_opens_the_prompt_gets_a_key_of_its_own(model: LoadedModel) -> None:
+    request = UpdateRequest(id="a", prompt="{} is located in the city of", subject="The", target="Rome")
+    facts = facts_of(model, batch_of(model, request), at(1), "subject_last", 3)
+    assert facts.requests == (("a",), ("a",))
+    opening, others = ([row for row in facts.keys if row.owner == owner] for owner in (0, 1))
+    assert [len(row.ids) for row in opening] == [1]
+    assert len(others) == 3
+    assert all(len(row.ids) > 1 for row in others)
+    assert sum(row.weight for row in others) == pytest.approx(1)
+    assert facts_of(model, batch_of(model, request), at(1), "subject_last", 0).count == 1
