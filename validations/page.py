@@ -18,7 +18,6 @@ from editors.contract import EditBatch
 from editors.errors import IntegrityError
 from editors.prompts import Role
 from validations.contract import Measurement, Measurements, Rule, Transcript, Verdict
-from validations.request_suite import Problem
 
 MOST_NEIGHBOURS = 10
 MOST_REQUESTS = 40
@@ -56,7 +55,7 @@ class About:
     """Label -> value: digests, versions, configuration."""
     pictures: Sequence[Picture] = ()
     commands: Sequence[Command] = ()
-    problems: Sequence[Problem] = ()
+    warnings: Sequence[str] = ()
     """What intake warned of."""
 
 
@@ -168,9 +167,9 @@ def bar_width(moved: Sequence[Layer], value: float) -> int:
 def provenance(verdict: Verdict, about: About) -> dict[str, str]:
     """The verdict's own digests, after whatever the caller tells."""
     return dict(about.provenance) | {
-        "parent": verdict.parent_digest, "candidate": verdict.candidate_digest, "batch": verdict.batch_digest,
-        "measurements": verdict.measurements_digest, f"policy {verdict.policy}": verdict.policy_digest,
-        "verdict": verdict.digest}
+        "parent digest": verdict.parent_digest, "candidate digest": verdict.candidate_digest,
+        "batch digest": verdict.batch_digest, "measurements digest": verdict.measurements_digest,
+        "policy digest": verdict.policy_digest, "verdict digest": verdict.digest}
 
 
 def number(value: float | str | None) -> str:

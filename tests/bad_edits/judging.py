@@ -18,7 +18,7 @@ from validations.observing import observe
 from validations.policy import policy_for
 from validations.probes.integrity import inspect
 
-SETTINGS = ProbeSettings(answer_tokens=8, fluency_tokens=32, held_out_tokens=768)
+SETTINGS = ProbeSettings(answer_tokens=6, same_tokens=4, fluency_tokens=24, held_out_tokens=256)
 
 
 @dataclass(frozen=True)

@@ -85,3 +85,11 @@ def test_a_rewritten_matrix_is_refused_by_its_norm(line: Line, tmp_path: Path) -
     patch = Patch((bump(1, 10.0),))
     verdict = line.verdict(line.bake(patch, tmp_path / "candidate"), patch)
     assert about_files(refusing(verdict)) == ["integrity.update_relative_norm", "integrity.cumulative_relative_norm"]
+
+
+def test_an_edit_made_on_the_base_instead_of_the_release_is_refused(line: Line, tmp_path: Path) -> None:
+    """The release is lost, so the change between parent and candidate is not the patch's own."""
+    release, patch = Patch((bump(1, 0.02),)), Patch((bump(1, 0.01),))
+    on_release = Line.of(line.base, line.bake(release, tmp_path / "release"), [REQUEST])
+    verdict = on_release.verdict(line.bake(patch, tmp_path / "candidate"), patch)
+    assert about_files(refusing(verdict)) == ["integrity.cast_loss"]

@@ -175,9 +175,9 @@ def test_another_candidate_than_the_one_on_disk_is_refused() -> None:
 
 
 def test_a_failed_warning_is_shown_and_does_not_refuse() -> None:
-    policy = only("neighbourhood.same_answer_rate", "efficacy.prob_success")
+    policy = only("neighbourhood.answer", "efficacy.prob_success")
     verdict = judge(measured(batch(), spoilt={("neighbourhood.generate_exact", "*"): 0.0}), policy, batch()).verdict
-    warned = rule_named(verdict, "neighbourhood.same_answer_rate")
+    warned = rule_named(verdict, "neighbourhood.answer")
     assert (warned.passed, warned.severity, verdict.passed) == (False, "warning", True)
 
 

@@ -15,7 +15,6 @@ from validations.contract import Measurements, Rule, Transcript, Verdict
 from validations.gate import judge
 from validations.page import PNG, About, Command, Picture, answers, number, render_page, requests_shown, scale
 from validations.policy import Policy, policy_for
-from validations.request_suite import Problem
 
 ATTACK = "<script>alert(1)</script> & \"quoted\""
 VOID = {"meta", "img", "br"}
@@ -81,7 +80,7 @@ def test_users_text_is_escaped_everywhere() -> None:
     of = batch(request("<b>id</b>", target=ATTACK, subject=ATTACK, paraphrases=(ATTACK,)))
     about = About(ATTACK, ATTACK, channel=ATTACK, method=ATTACK, provenance={ATTACK: ATTACK},
                   commands=[Command(ATTACK, ATTACK)],
-                  problems=[Problem(request=ATTACK, rule="r", severity="warning", message=ATTACK)])
+                  warnings=[ATTACK])
     measurements = spoken(of, spoilt={("efficacy.generate_exact", "*"): 0.0})
     html, _ = page(of, measurements, about)
     assert ATTACK not in html
@@ -105,7 +104,7 @@ def test_a_refusal_names_its_rule_its_value_and_the_blamed() -> None:
 
 def test_a_warning_is_counted_and_does_not_refuse() -> None:
     measurements = spoken(batch(), spoilt={("neighbourhood.generate_exact", "*"): 0.0})
-    html, verdict = page(batch(), measurements, None, "neighbourhood.same_answer_rate")
+    html, verdict = page(batch(), measurements, None, "neighbourhood.answer")
     assert verdict.passed
     assert heading(html).endswith("held, with 1 warning.")
     assert "! warning" in html
@@ -145,7 +144,7 @@ def test_of_a_long_batch_the_blamed_are_shown_first() -> None:
 def test_norms_digests_and_commands_are_told() -> None:
     about = About("smollm2", "v1", provenance={"torch": "2.13"}, commands=[Command("Release it", "suture promote v1")])
     html, verdict = page(batch(), spoken(batch()), about)
-    for part in (verdict.digest, verdict.parent_digest, "2.13", "suture promote v1", "integrity-0"):
+    for part in (verdict.digest, f"<dt>parent digest</dt><dd>{verdict.parent_digest}</dd>", "2.13", "suture promote v1", "integrity-0"):
         assert part in html
     assert html == page(batch(), spoken(batch()), about)[0]
 
