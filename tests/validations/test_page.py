@@ -144,7 +144,8 @@ def test_of_a_long_batch_the_blamed_are_shown_first() -> None:
 def test_norms_digests_and_commands_are_told() -> None:
     about = About("smollm2", "v1", provenance={"torch": "2.13"}, commands=[Command("Release it", "suture promote v1")])
     html, verdict = page(batch(), spoken(batch()), about)
-    for part in (verdict.digest, f"<dt>parent digest</dt><dd>{verdict.parent_digest}</dd>", "2.13", "suture promote v1", "integrity-0"):
+    parent = f"<dt>parent digest</dt><dd>{verdict.parent_digest}</dd>"
+    for part in (verdict.digest, parent, "2.13", "suture promote v1", "integrity-0"):
         assert part in html
     assert html == page(batch(), spoken(batch()), about)[0]
 
