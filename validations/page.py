@@ -24,6 +24,10 @@ MOST_REQUESTS = 40
 """Requests shown with their texts, the blamed first; the table of measurements holds them all."""
 PROBE_OF: Mapping[Role, str] = {"edit": "efficacy", "paraphrase": "paraphrase", "neighbour": "neighbourhood",
                                 "implication": "portability"}
+HIGHLIGHTS = {"efficacy.answer": "say the new answer", "paraphrase.answer": "say it asked in other words",
+              "neighbourhood.prob_success": "neighbours keep theirs", "locality.same_answer": "unrelated prompts unmoved",
+              "perplexity.held_out": "perplexity of ordinary text"}
+"""Rule -> what its number says in a few words; shown above everything else, as far as the policy has them."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -71,6 +75,16 @@ class Said:
 
 
 @dataclass(frozen=True)
+class Highlight:
+    """One number of the verdict in large type."""
+
+    words: str
+    now: str
+    before: str
+    rule: Rule
+
+
+@dataclass(frozen=True)
 class Layer:
     """How far one parameter moved: by this edit, and since the base; both relative to its norm."""
 
@@ -92,14 +106,14 @@ def render_page(verdict: Verdict, measurements: Measurements, batch: EditBatch, 
                              f"{measurements.digest[:12]}", "judge these measurements first")
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "picture": data_uri}
+    environment.filters |= {"number": number, "picture": data_uri, "lines": joined_lines}
     said = answers(measurements)
     shown = requests_shown(verdict, batch)
     neighbours = sorted((one for one in said if one.transcript.role == "neighbour"), key=_movement)
     moved = layers(measurements.rows)
     return environment.get_template("page.html.jinja").render(
         about=about, provenance=provenance(verdict, about), verdict=verdict, decision=decision(verdict, batch),
-        requests=shown, count=len(batch.requests),
+        requests=shown, count=len(batch.requests), highlights=highlights(verdict),
         said={request.id: [one for one in said if one.transcript.request == request.id] for request in shown},
         neighbours=neighbours[:MOST_NEIGHBOURS], neighbour_count=len(neighbours), layers=moved,
         rules=sorted(verdict.rules, key=_order), scale=scale, width=partial(bar_width, moved))
@@ -117,6 +131,18 @@ def decision(verdict: Verdict, batch: EditBatch) -> str:
     others = f", and by {len(broken) - 1} more" if len(broken) > 1 else ""
     blamed = f" (worst: {', '.join(first.blame[:3])})" if first.blame else ""
     return f"Refused by {first.name}: observed {number(first.observed)}, limit {first.limit}{blamed}{others}."
+
+
+def highlights(verdict: Verdict) -> list[Highlight]:
+    """The few numbers to read first: shares in percent, ratios to the parent."""
+    by_name = {rule.name: rule for rule in verdict.rules if not isinstance(rule.observed, str | None)}
+    found = []
+    for name, words in HIGHLIGHTS.items():
+        if rule := by_name.get(name):
+            is_share = scale(rule) is not None
+            before = "" if rule.parent is None else f"{rule.parent:.0%}" if is_share else number(rule.parent)
+            found.append(Highlight(words, f"{rule.observed:.0%}" if is_share else f"{rule.observed:.3f} x", before, rule))
+    return found
 
 
 def answers(measurements: Measurements) -> list[Said]:
@@ -183,11 +209,16 @@ def number(value: float | str | None) -> str:
     return f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
+def joined_lines(text: str) -> str:
+    """A text on one line, its line breaks shown."""
+    return " \N{RETURN SYMBOL} ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
 def scale(rule: Rule) -> dict[str, float] | None:
     """Places of parent and candidate on a line from 0 to 1, for rules that judge shares."""
     values = {"parent": rule.parent, "candidate": rule.observed}
     places = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
-    is_share = "candidate" in places and not rule.name.startswith("integrity.")
+    is_share = "candidate" in places and rule.name != "locality.kl" and not rule.name.startswith(("integrity", "baseline"))
     return places if is_share and all(0 <= place <= 1 for place in places.values()) else None
 
 

@@ -13,7 +13,19 @@ from editors.errors import IntegrityError
 from tests.validations.measured import batch, measured, request
 from validations.contract import Measurements, Rule, Transcript, Verdict
 from validations.gate import judge
-from validations.page import PNG, About, Command, Picture, answers, number, render_page, requests_shown, scale
+from validations.page import (
+    PNG,
+    About,
+    Command,
+    Picture,
+    answers,
+    highlights,
+    joined_lines,
+    number,
+    render_page,
+    requests_shown,
+    scale,
+)
 from validations.policy import Policy, policy_for
 
 ATTACK = "<script>alert(1)</script> & \"quoted\""
@@ -168,12 +180,26 @@ def test_numbers_read_well(value: float | str | None, text: str) -> None:
     assert number(value) == text
 
 
+def test_the_numbers_to_read_first_are_shares_and_ratios() -> None:
+    names = ("efficacy.answer", "perplexity.held_out", "paraphrase.answer", "fluency.ngram_entropy")
+    measurements = measured(batch(), spoilt={("efficacy.generate_exact", "pisa"): 0.0})
+    found = highlights(judge(measurements, policy(*names), batch()).verdict)
+    assert [(one.words, one.now, one.before, one.rule.passed) for one in found] == [
+        ("say the new answer", "50%", "0%", False), ("say it asked in other words", "100%", "0%", True),
+        ("perplexity of ordinary text", "1.005 x", "20", True)]
+
+
+def test_line_breaks_of_answers_are_shown_on_one_line() -> None:
+    assert joined_lines("Rome.\n\n The answer\n") == "Rome. \N{RETURN SYMBOL} The answer"
+
+
 def test_only_shares_are_drawn_on_the_line() -> None:
     def rule(name: str, observed: float | str, parent: float | None = None) -> Rule:
         return Rule(name=name, passed=True, severity="critical", observed=observed, limit="", parent=parent)
 
     assert scale(rule("efficacy.answer", 0.9, 0.1)) == {"candidate": 0.9, "parent": 0.1}
     assert scale(rule("integrity.cast_loss", 0.0)) is None
+    assert scale(rule("locality.kl", 0.01)) is None
     assert scale(rule("fluency.ngram_entropy", 4.9, 5.0)) is None
     assert scale(rule("history.answer", "not measured")) is None
 
