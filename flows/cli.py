@@ -214,6 +214,9 @@ def main() -> None:
     import logging
     import sys
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    # libraries that set their own loggers to INFO would talk into our progress
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name == "suture")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("suture").setLevel(logging.INFO)
     app()

@@ -19,7 +19,7 @@ LENIENT = {
     "rules": [
         {"name": "integrity.finite", "meaning": "finite", "aggregate": "every", "at_least": 1, "required": 1},
         {"name": "integrity.something_changed", "meaning": "changed", "aggregate": "max", "at_least": 1, "required": 1},
-        {"name": "efficacy.prob_success", "meaning": "likelier", "at_least": 0.5, "required": 1},
+        {"name": "efficacy.prob_success", "meaning": "likelier", "at_least": 0, "required": 1},
         {"name": "locality.kl", "meaning": "near", "at_most": 50, "required": 1},
         {"name": "perplexity.held_out", "meaning": "reads", "at_most_ratio": 50, "required": 1},
         {"name": "history.prob_success", "meaning": "kept", "aggregate": "every", "margin": 0},
