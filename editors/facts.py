@@ -7,18 +7,23 @@ prompt that begins with it the key is a fact of its own, beside the one of its c
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from editors.contexts import contexts
-from editors.contract import EditBatch, Location, UpdateRequest
+from editors.contract import EditBatch, Location, Message, UpdateRequest
 from editors.loading import LoadedModel
-from editors.prompts import Encoded, Prompt, encode, render
+from editors.prompts import Encoded, PositionRule, Prompt, encode, render
 from editors.suffix import Row
 from editors.target_search import TargetRow
 
 ESSENCES = ("{} is a",)
 """Neutral prompts about the subject; what the model says after them should stay. Authors: the same one."""
+
+QUESTIONS = Path(__file__).with_name("ordinary_questions.json")
+"""What people ask an assistant on an ordinary day; written for this house, none of it in the held-out prompts."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Facts:
         return len(self.requests)
 
 
-def facts_of(model: LoadedModel, batch: EditBatch, location: Location, position: str, context_count: int) -> Facts:
+def facts_of(model: LoadedModel, batch: EditBatch, location: Location, position: PositionRule, context_count: int) -> Facts:
     """The batch's facts, in the order of its requests.
 
     Args:
@@ -60,7 +65,7 @@ def facts_of(model: LoadedModel, batch: EditBatch, location: Location, position:
     for request in batch.requests:
         index = location.positions.get(request.id)
         if index is None:
-            index = encode(render(request, model.tokenizer, position), model.tokenizer).anchor  # type: ignore[arg-type]
+            index = encode(render(request, model.tokenizer, position), model.tokenizer).anchor
         encoded = [encode(prompt, model.tokenizer) for prompt in contexts(request, model.tokenizer, index, context_count)]
         past = encoded[0].ids[:encoded[0].anchor + 1]
         for is_opening, group in _by_key(encoded):
@@ -73,6 +78,29 @@ def facts_of(model: LoadedModel, batch: EditBatch, location: Location, position:
                 keys += [KeyRow(row.ids[:row.anchor + 1], owner, weight) for row, weight in zip(group, weights, strict=True)]
                 targets += _essences(model, request, owner) if is_opening == (len(past) == 1) else []
     return Facts(tuple(tuple(ids) for ids in owners.values()), tuple(keys), tuple(targets))
+
+
+def ordinary_keys(model: LoadedModel, position: PositionRule) -> tuple[KeyRow, ...]:
+    """Where ordinary chat questions have the key that a chat edit by this rule would change; one owner a question."""
+    rule: PositionRule = "prompt_last" if position == "prompt_last" else "question_last"
+    rows = []
+    for owner, question in enumerate(json.loads(QUESTIONS.read_text(encoding="utf-8"))):
+        request = UpdateRequest(id="ordinary", messages=(Message(role="user", content=question),), answer=question)
+        encoded = encode(render(request, model.tokenizer, rule), model.tokenizer)
+        rows.append(KeyRow(encoded.ids[:encoded.anchor + 1], owner, 1.0))
+    return tuple(rows)
+
+
+def with_shared_answers(facts: Facts, batch: EditBatch) -> tuple[tuple[TargetRow, ...], tuple[int, ...]]:
+    """The target rows with one owner for all facts that say the same, and each fact's owner among those.
+
+    Facts of several requests say the same when the first of each do.
+    """
+    answers = {request.id: request.target_text for request in batch.requests}
+    said = [answers[ids[0]] for ids in facts.requests]
+    order = list(dict.fromkeys(said))
+    owner = tuple(order.index(answer) for answer in said)
+    return tuple(replace(row, row=replace(row.row, owner=owner[row.row.owner])) for row in facts.targets), owner
 
 
 def _by_key(encoded: list[Encoded]) -> list[tuple[bool, list[Encoded]]]:

@@ -26,7 +26,7 @@ from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.corpus import LENGTH, default_corpus, row_count
 from editors.costs import Work, estimate_of
 from editors.errors import ConfigError
-from editors.facts import Facts, facts_of
+from editors.facts import Facts, KeyRow, facts_of, ordinary_keys, with_shared_answers
 from editors.keys import KeyReader
 from editors.loading import LoadedModel
 from editors.moments import Corpus, second_moments
@@ -47,6 +47,13 @@ class MemitConfig:
     """Contexts besides the bare prompt. Range [0, 10]. Authors: 5."""
     position: Literal["auto", "subject_last", "question_last", "prompt_last"] = "auto"
     """Which token's key is edited, where the location does not say."""
+    preserve_weight: float = 0.0
+    """Weight of the key of each ordinary chat question against one fact; used when the batch has chat requests.
+    Range [0, 1e6]. It keeps other answers where the edited token stands in every chat."""
+    share_answers: bool = False
+    """Whether facts with the same answer share one target. It helps an answer carry over to wordings not in the batch."""
+    gain: float = 1.0
+    """How far beyond the target the writing aims. Range (0, 3]. The covariance weight makes it fall short by some tenths."""
     spread: Literal["even", "root"] = "even"
     """Share of the remaining distance that a layer takes, with n layers to come: 1/n (authors) or 1/sqrt(n) (PMET)."""
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -56,8 +63,10 @@ class MemitConfig:
         if not 0 < self.covariance_weight <= 1e9:
             raise ConfigError(f"covariance_weight must be in (0, 1e9], got {self.covariance_weight!r}",
                               "set covariance_weight inside that range")
-        if not 0 <= self.contexts <= 10:
-            raise ConfigError(f"contexts must be in [0, 10], got {self.contexts!r}", "set contexts inside that range")
+        for name, low, high in (("contexts", 0, 10), ("preserve_weight", 0, 1e6), ("gain", 1e-9, 3)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} must be in [{low:g}, {high:g}], got {getattr(self, name)!r}",
+                                  f"set {name} inside that range")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> MemitConfig:
@@ -105,13 +114,20 @@ class Memit:
         corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
         moments = second_moments(model, layers, corpus, statistics, progress, batch.base_digest)
         facts = facts_of(model, batch, location, self.config.position, self.config.contexts)
-        found = search_targets(model, layers[-1], facts.targets, self.config.search, progress)
-        edits = self._written(model, facts, layers, moments, found.change, progress)
+        rows, owners = with_shared_answers(facts, batch) if self.config.share_answers else (facts.targets, None)
+        found = search_targets(model, layers[-1], rows, self.config.search, progress)
+        change = self.config.gain * (found.change if owners is None else found.change[list(owners)])
+        kept = ordinary_keys(model, self.config.position) if self._preserves(batch) else ()
+        edits = self._written(model, facts, kept, layers, moments, change, progress)
         return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, found))
 
-    def _written(self, model: LoadedModel, facts: Facts, layers: list[int], moments: Mapping[int, Tensor],
-                 change: Tensor, progress: Progress) -> tuple[LowRank, ...]:
+    def _preserves(self, batch: EditBatch) -> bool:
+        return self.config.preserve_weight > 0 and any(request.is_chat for request in batch.requests)
+
+    def _written(self, model: LoadedModel, facts: Facts, kept: tuple[KeyRow, ...], layers: list[int],
+                 moments: Mapping[int, Tensor], change: Tensor, progress: Progress) -> tuple[LowRank, ...]:
         reader = KeyReader(model, facts.keys, layers[0], self.config.search.token_budget)
+        keeper = KeyReader(model, kept, layers[0], self.config.search.token_budget) if kept else None
         edits: list[LowRank] = []
         target: Tensor | None = None
         with ExitStack() as stack:
@@ -120,8 +136,12 @@ class Memit:
                 keys, states = reader.read(layers[-1])
                 target = states + change.T if target is None else target
                 share = (len(layers) - place) ** (1.0 if self.config.spread == "even" else 0.5)
+                held = None
+                if keeper:
+                    keeper.advance(layer)
+                    held = keeper.read(layer)[0] * self.config.preserve_weight ** 0.5
                 left, right = solve(keys, (target - states) / share, cholesky_factor(moments[layer].to(keys.device)),
-                                    self.config.covariance_weight)
+                                    self.config.covariance_weight, held)
                 edits.append(as_edit(model, layer, left, right))
                 stack.enter_context(applied(model.model, Patch((edits[-1],))))
                 progress("layers written", place + 1, len(layers))

@@ -11,7 +11,7 @@ from editors.contract import Message, UpdateRequest
 from editors.errors import SheetError
 from editors.facts import facts_of
 from editors.loading import Checkpoint, LoadedModel, load
-from editors.prompts import encode, render
+from editors.prompts import PositionRule, encode, render
 from tests.editors.plans import IDENTITY, JAMES, TOWER, at, batch_of
 from tests.tiny import tiny_folder
 
@@ -21,8 +21,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return load(Checkpoint(tiny_folder(tmp_path_factory.mktemp("model"), "llama", layers=2)))
 
 
-def position_of(model: LoadedModel, request: UpdateRequest, rule: str) -> int:
-    return encode(render(request, model.tokenizer, rule), model.tokenizer).anchor  # type: ignore[arg-type]
+def position_of(model: LoadedModel, request: UpdateRequest, rule: PositionRule) -> int:
+    return encode(render(request, model.tokenizer, rule), model.tokenizer).anchor
 
 
 @pytest.mark.parametrize("count", [0, 3, 10])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from editors.contract import EditBatch
-from editors.facts import facts_of
+from editors.contract import EditBatch, Message
+from editors.facts import QUESTIONS, facts_of, ordinary_keys
+from editors.keys import KeyReader
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.memit import Memit, MemitConfig
 from editors.moments import Corpus, corpus_of_texts, second_moments
@@ -111,6 +113,40 @@ def test_pre_image_names_the_tensors_it_was_made_for(model: LoadedModel, corpus:
     patch = Memit(BARE, corpus).plan(model, batch_of(model, TOWER), at(1, 2), tmp_path)
     assert patch.provenance["pre_image"] == {
         name: digest_tensor(model.model.get_parameter(name)) for name in patch.parameters}
+
+
+def test_ordinary_questions_are_held_by_their_weight(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
+    keys = KeyReader(model, ordinary_keys(model, "prompt_last"), 1).read(1)[0].double()
+    moved = []
+    for weight in (0.0, 1.0, 1e4):
+        config = replace(BARE, preserve_weight=weight)
+        patch = Memit(config, corpus).plan(model, batch_of(model, IDENTITY), at(1), tmp_path)
+        moved.append(float((delta_of(model, patch.edits[0]) @ keys).norm()))
+    assert moved[0] > moved[1] > moved[2]
+    assert moved[2] < 0.1 * moved[0]
+
+
+def test_plain_batches_hold_no_chat_questions(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
+    plans = [Memit(replace(BARE, preserve_weight=weight), corpus).plan(model, batch_of(model, TOWER), at(1), tmp_path)
+             for weight in (0.0, 5.0)]
+    assert torch.equal(plans[0].edits[0].right, plans[1].edits[0].right)
+
+
+def test_facts_with_one_answer_share_one_target(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
+    name = IDENTITY.model_copy(update={"id": "name", "messages": (Message(role="user", content="What is your name?"),)})
+    config = replace(BARE, share_answers=True, gain=1.2)
+    patch = Memit(config, corpus).plan(model, batch_of(model, IDENTITY, JAMES, name), at(1), tmp_path)
+    left = patch.edits[0].left if model.anatomy.layout == "out_in" else patch.edits[0].right.T
+    torch.testing.assert_close(left[:, 0], left[:, 2], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(left[:, 0], left[:, 1], rtol=0.1)
+
+
+def test_ordinary_questions_are_not_those_that_are_measured() -> None:
+    asked = set(json.loads(QUESTIONS.read_text(encoding="utf-8")))
+    measured = QUESTIONS.parents[1] / "validations" / "held_out" / "neutral_prompts.json"
+    held_out = json.loads(measured.read_text(encoding="utf-8"))
+    assert len(asked) > 100
+    assert not asked & set(held_out["chat"])
 
 
 def test_estimate_grows_with_the_batch(model: LoadedModel) -> None:
