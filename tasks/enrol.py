@@ -56,7 +56,7 @@ def write_page(order: Order, located: Located, edited: Edited, measured: Measure
         provenance=_provenance(order, located, edited, method.source),
         pictures=[Picture(item.title, located.folder / item.path) for item in located.location.evidence
                   if item.kind == "picture"],
-        commands=_commands(version, judged.verdict.passed))
+        commands=_commands(version, judged.verdict.passed), warnings=order.warnings)
     path = judged.folder.parent / f"{judged.folder.name}-page" / "page.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_page(judged.verdict, read_measurements(measured), order.batch, about), encoding="utf-8")

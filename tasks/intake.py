@@ -104,7 +104,10 @@ def materialise(base: Checkpoint, folders: tuple[Path, ...], house: House, expec
         return base
     patches = [load_patch(folder) for folder in folders]
     target = model_folder(house, base.digest, tuple(patch.digest for patch in patches))
-    if target.exists() and Checkpoint(target).digest != expected:
+    if target.exists():
+        found = Checkpoint(target)
+        if found.digest == expected:
+            return found
         shutil.rmtree(target)
     made = bake(base, patches, target)
     if made.digest != expected:

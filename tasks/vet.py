@@ -27,10 +27,14 @@ def vet(order: Order, house: House) -> Order:
     # a wrong option or policy is told before a model works for minutes
     method_of(order)
     policy_of(order)
-    # ids first: two requests of one id would share one row of every measurement
-    ids = [request.id for request in order.batch.requests]
-    satisfied = _satisfied(order, house) if len(set(ids)) == len(ids) else {}
+    # what cannot be edited is told before the model is asked: an empty answer cannot even be scored
+    _refuse(order, _judged(order, {}, house))
+    document = _judged(order, _satisfied(order, house), house)
+    _refuse(order, document)
+    return order.model_copy(update={"warnings": tuple(text for _, text in document["problems"])})
 
+
+def _judged(order: Order, satisfied: dict[str, bool], house: House) -> dict[str, Any]:
     def work(folder: Path) -> dict[str, Any]:
         from editors.loading import Checkpoint, load
         from editors.prompts import encode, render
@@ -45,12 +49,14 @@ def vet(order: Order, house: House) -> Order:
         return {"problems": [[problem.severity, str(problem)] for problem in found.problems], "refused": found.refused}
 
     inputs = {"batch": order.batch.digest, "satisfied": satisfied, "most_tokens": MOST_TOKENS}
-    document = house.workspace.run("vet-1", inputs, work).document
+    return house.workspace.run("vet-1", inputs, work).document
+
+
+def _refuse(order: Order, document: dict[str, Any]) -> None:
     if document["refused"]:
         lines = [text for severity, text in document["problems"] if severity == "critical"]
         raise SheetError("\n  ".join([f"the sheet {order.sheet} asks for what cannot be edited:", *lines]),
                          "mend these requests and run the same command again")
-    return order.model_copy(update={"warnings": tuple(text for _, text in document["problems"])})
 
 
 def _satisfied(order: Order, house: House) -> dict[str, bool]:

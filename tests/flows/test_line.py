@@ -125,8 +125,9 @@ def test_a_refused_edit_is_kept_shown_and_never_promoted(walk: Walk, base: str, 
 def test_dry_run_locate_and_measure_change_nothing(walk: Walk, base: str, second: Answer) -> None:
     before = walk.run("history", "demo").document
     sheet = walk.sheet("look", base, [request(0, "beer")])
-    plan = walk.run("edit", sheet, "--dry-run").document
-    assert plan["estimate"]["memory_bytes"] > 0
+    planned = walk.run("edit", sheet, "--dry-run")
+    assert planned.code == 0, planned.document
+    assert planned.document["estimate"]["memory_bytes"] > 0
     located = walk.run("locate", sheet).document
     assert located["layers"] == [0, 1]
     assert Path(next(item["path"] for item in located["evidence"] if item["kind"] == "picture")).stat().st_size > 1000
