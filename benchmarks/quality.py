@@ -36,7 +36,7 @@ from editors.patch import Patch, applied
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CACHE = Path("~/.cache/suture").expanduser()
 RESAMPLES, SEED = 2000, 0
-HELD_OUT_PARAGRAPHS = 60
+HELD_OUT_PARAGRAPHS, SINGLE_PARAGRAPHS = 60, 8
 
 
 @dataclass(frozen=True)
@@ -150,11 +150,13 @@ def main() -> None:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int) -> None:
-            tasks.setdefault(what, bars.add_task(what, total=total or None)) if what not in tasks else None
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
             bars.update(tasks[what], completed=done)
 
         single = read_records(source, known_records(source, model)[:4 if options.quick else 20])
-        outcomes = [*batch_outcomes(model, batch, texts, show), *single_outcomes(model, single, texts[:20], show)]
+        outcomes = batch_outcomes(model, batch, texts, show)
+        outcomes += single_outcomes(model, single, texts[:SINGLE_PARAGRAPHS], show)
     console.print(table_of(outcomes))
     console.print(machine())
     if options.json:
