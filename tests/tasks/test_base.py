@@ -64,5 +64,5 @@ def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "tiny")
     for shard in folder.glob("*.safetensors"):
         shard.rename(shard.with_suffix(".bin"))
-    with pytest.raises(BaseNotFound, match="holds no .safetensors file"):
+    with pytest.raises(BaseNotFound, match=r"holds no \.safetensors file"):
         load(Checkpoint(folder))
