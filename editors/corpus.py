@@ -1,7 +1,8 @@
 """The text that edits must not disturb, for users who bring none: written by the model itself.
 
-Sampled once from the tokens that open a document or a conversation, with a fixed seed and temperature 1, and kept beside
-the statistics. It needs no download and no licence, has the model's own mixture of prose and chat, and follows the model.
+Sampled once with a fixed seed and kept beside the statistics. It needs no download and no licence and follows the model.
+A quarter of the rows begin with a token that opens a document or a conversation; the others with openings of our own
+that call for names, because it is at names that an edit of facts does its damage.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from transformers import DynamicCache
 
 from editors.anatomy import Anatomy
 from editors.contract import Progress, silent
-from editors.digest import digest_document
+from editors.digest import digest_document, digest_file
 from editors.loading import LoadedModel
 from editors.moments import Corpus
 
 LENGTH, MOST_ROWS, ROWS_AT_ONCE, SEED = 128, 256, 128, 0
+TEMPERATURE = 0.9
+OPENINGS = Path(__file__).with_name("openings.json")
 TOKENS_PER_KEY_DIMENSION = 22
 """Enough for a second moment of full rank with room; more than 32768 tokens are never sampled."""
 
@@ -28,7 +31,8 @@ TOKENS_PER_KEY_DIMENSION = 22
 def default_corpus(model: LoadedModel, base_digest: str, store: Path, progress: Progress = silent) -> Corpus:
     """The base's own text, from the store or sampled now from the model at hand; edits of one base share it."""
     count = row_count(model.anatomy)
-    name = digest_document({"base": base_digest, "rows": count, "length": LENGTH, "seed": SEED})
+    name = digest_document({"base": base_digest, "rows": count, "length": LENGTH, "seed": SEED,
+                            "temperature": TEMPERATURE, "openings": digest_file(OPENINGS)})
     path = store / f"own-text-{name[:32]}.json"
     if not path.exists():
         store.mkdir(parents=True, exist_ok=True)
@@ -45,24 +49,35 @@ def row_count(shapes: Anatomy) -> int:
     return min(MOST_ROWS, -(-TOKENS_PER_KEY_DIMENSION * shapes.inner_size // LENGTH))
 
 
-def openings(model: LoadedModel) -> list[int]:
-    """Tokens after which the model expects anything: those that begin or part documents and turns."""
+def openings(model: LoadedModel) -> list[list[int]]:
+    """How the rows begin, in turn: our openings, and every fourth by a token after which the model expects anything."""
     tokenizer = model.tokenizer
     named = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id]
-    return list(dict.fromkeys(token for token in named if token is not None)) or [0]
+    starts = list(dict.fromkeys(token for token in named if token is not None)) or [0]
+    found: list[list[int]] = []
+    for number, text in enumerate(json.loads(OPENINGS.read_text(encoding="utf-8"))):
+        if number % 3 == 0:
+            found.append([starts[number // 3 % len(starts)]])
+        found.append(tokenizer(text)["input_ids"])
+    return found
 
 
 @torch.no_grad()
 def _sampled(model: LoadedModel, count: int, progress: Progress) -> list[list[int]]:
     generator = torch.Generator().manual_seed(SEED)
-    starts, rows = openings(model), list[list[int]]()
+    begun, rows = openings(model), list[list[int]]()
     for first in range(0, count, ROWS_AT_ONCE):
         size = min(ROWS_AT_ONCE, count - first)
-        ids = torch.tensor([[starts[row % len(starts)]] for row in range(size)], device=model.device)
-        cache, text = DynamicCache(), [ids]
-        for step in range(LENGTH - 1):
-            logits = model.model(input_ids=text[-1], past_key_values=cache, use_cache=True).logits[:, -1].float().cpu()
-            text.append(torch.multinomial(logits.softmax(-1), 1, generator=generator).to(model.device))
-            progress("own text", first * LENGTH + (step + 2) * size, count * LENGTH)
+        given = [begun[row % len(begun)][:LENGTH] for row in range(first, first + size)]
+        cache, text = DynamicCache(), [torch.tensor([[opening[0]] for opening in given])]
+        for step in range(1, LENGTH):
+            ids = text[-1].to(model.device)
+            logits = model.model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1].float().cpu()
+            drawn = torch.multinomial((logits / TEMPERATURE).softmax(-1), 1, generator=generator)
+            for row, opening in enumerate(given):
+                if step < len(opening):
+                    drawn[row, 0] = opening[step]
+            text.append(drawn)
+            progress("own text", first * LENGTH + (step + 1) * size, count * LENGTH)
         rows += torch.cat(text, dim=1).tolist()
     return rows
