@@ -3,7 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+UV := 0.13.9
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
 export OMP_WAIT_POLICY := PASSIVE
+# wheels that pip is told to look for (a machine's own build of torch) are found by uv as well
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
 .PHONY: run test check setup clean
 
@@ -12,7 +16,7 @@ run: setup
 	$(BIN)/suture edit examples/identity.yaml
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
@@ -24,9 +28,10 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: infra/requirements.lock infra/carried.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Suture needs Python 3.11 or newer; set PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r infra/requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r infra/carried.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(INSTALL) -r infra/requirements.lock
+	$(INSTALL) --no-deps --require-hashes -r infra/carried.lock
+	$(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 
 clean:
