@@ -1,7 +1,8 @@
-"""What examples/facts.yaml says about the packaged model is true."""
+"""What examples/facts.yaml says about the packaged model is true, and nothing measured is something an edit is given."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ import torch
 
 from editors.blocks import pad
 from editors.contract import UpdateRequest
+from editors.facts import QUESTIONS
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.sheet import Sheet, parse_sheet
+from validations.observation import neutral_prompts
 
-SHEET = Path(__file__).resolve().parents[2] / "examples" / "facts.yaml"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SHEET = EXAMPLES / "facts.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +55,12 @@ def test_every_claim_about_todays_answers_holds(facts: Sheet, packaged_model: Ch
     said = [choice == token for choice, token in zip(choices, wanted, strict=True)]
     false = [row for row, agrees in zip(rows, said, strict=True) if agrees == (row[1] == "wrong")]
     assert false == []
+
+
+def test_no_question_that_an_edit_holds_is_measured_as_unseen() -> None:
+    held = {question.casefold() for question in json.loads(QUESTIONS.read_text(encoding="utf-8"))}
+    sheet = parse_sheet((EXAMPLES / "identity.yaml").read_bytes(), "identity.yaml")
+    measured = [*neutral_prompts()["chat"], *(paraphrase for request in sheet.requests for paraphrase in request.paraphrases),
+                *(neighbour.prompt for request in sheet.requests for neighbour in request.neighbours)]
+    assert len(measured) > 40
+    assert [question for question in measured if question.casefold() in held] == []
