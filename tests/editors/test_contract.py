@@ -1,0 +1,58 @@
+"""What every registered method promises, whatever it is: a new line in `METHODS` is tested here without another word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import editors
+from editors.calibration import calibration_for
+from editors.errors import ConfigError
+from editors.loading import Checkpoint, LoadedModel, load
+from editors.patch import Patch, applied
+from tests.editors.plans import JAMES, TOWER, at, batch_of, is_unchanged, state_of
+from tests.tiny import FAMILIES, tiny_folder
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load(Checkpoint(tiny_folder(tmp_path_factory.mktemp("model"), request.param, layers=4)))
+
+
+def plan(name: str, model: LoadedModel, statistics: Path) -> Patch:
+    calibration = calibration_for(name, model.digest, model.anatomy)
+    return editors.get(name).from_options({}).plan(model, batch_of(model, TOWER, JAMES), at(*calibration.layers), statistics)
+
+
+@pytest.mark.parametrize("name", sorted(editors.METHODS))
+def test_a_plan_leaves_the_model_bit_identical_and_is_the_same_twice(name: str, model: LoadedModel, tmp_path: Path) -> None:
+    before = state_of(model)
+    patch = plan(name, model, tmp_path)
+    assert is_unchanged(model, before)
+    assert plan(name, model, tmp_path).digest == patch.digest
+    assert set(patch.parameters) <= set(before)
+
+
+@pytest.mark.parametrize("name", sorted(editors.METHODS))
+def test_a_patch_changes_the_model_and_is_taken_back_bit_for_bit(name: str, model: LoadedModel, tmp_path: Path) -> None:
+    before = state_of(model)
+    with applied(model.model, plan(name, model, tmp_path)):
+        assert not is_unchanged(model, before)
+    assert is_unchanged(model, before)
+
+
+@pytest.mark.parametrize("name", sorted(editors.METHODS))
+def test_a_method_says_what_it_is_for_and_what_it_costs(name: str, model: LoadedModel) -> None:
+    kind = editors.get(name)
+    assert kind.name == name
+    assert kind.purposes
+    estimate = kind.from_options({}).estimate(model.anatomy, batch_of(model, TOWER))
+    assert estimate.memory_bytes > 0
+    assert estimate.flops > 0
+
+
+@pytest.mark.parametrize("name", sorted(editors.METHODS))
+def test_a_misspelt_option_is_refused_with_the_right_one(name: str) -> None:
+    with pytest.raises(ConfigError, match="contexts"):
+        editors.get(name).from_options({"contextz": 1})
