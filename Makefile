@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := 0.13.9
-INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
+# compiled at once: every command is a process of its own, and its imports are most of a short one's time
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 export OMP_WAIT_POLICY := PASSIVE
 # wheels that pip is told to look for (a machine's own build of torch) are found by uv as well
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
