@@ -111,9 +111,9 @@ def search_targets(model: LoadedModel, layer: int, rows: Sequence[TargetRow], co
 class _Descent:
     """Steepest descent in the Euclidean norm, with momentum, for some rows of a (G, D) parameter.
 
-    Adam moves every coordinate about equally far, which wastes length: on CounterFact records 50-149 it reached the same
-    likelihood with a change longer by a third (mean norm 102 against 77) in as many steps and a third more, and a longer
-    change disturbs more of what is not asked about.
+    Adam moves every coordinate about equally far, which wastes length. On CounterFact records 50-149, layer 8, it stopped
+    after 11 steps at a mean norm of 102, this after 8 steps at 77 and a lower loss; written by MEMIT with the same weight,
+    paraphrase rose from 0.935 to 0.960 and the loss of perplexity fell from 1.86% to 1.03%: a longer change disturbs more.
     """
 
     momentum: ClassVar[float] = 0.5
