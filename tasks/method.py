@@ -51,5 +51,7 @@ def method_of(order: Order) -> ChosenMethod:
     found = calibration_for(name, order.base_digest, Checkpoint(order.base_folder).anatomy, form)
     options = {**found.options, **order.options}
     position = order.position if order.position != "auto" else options.get("position", "auto")
-    return ChosenMethod(kind.from_options(options), options, order.layers or found.layers, position, found.source,
-                        found.is_measured and not order.options and order.layers is None)
+    layers = tuple(order.layers or found.layers)
+    is_calibrated = options == found.options and layers == found.layers
+    source = found.source if is_calibrated else f"the sheet, and for the rest: {found.source}"
+    return ChosenMethod(kind.from_options(options), options, layers, position, source, found.is_measured and is_calibrated)
