@@ -5,7 +5,7 @@ Everything here is immutable and free of torch, so that it loads at once and can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
@@ -190,5 +190,9 @@ class Editor(Protocol):
         """Bytes and FLOPs from the model's shapes, before any weight is loaded."""
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
-             progress: Progress = silent) -> Patch:
-        """The patch that carries out the batch; the model is unchanged. `statistics` is the second-moment store."""
+             progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:
+        """The patch that carries out the batch; the model is unchanged.
+
+        `statistics` is the second-moment store; `earlier` are the patches that the model carries, in stack order, whose
+        effect is to stay.
+        """

@@ -6,14 +6,14 @@ is shared out among the layers to come, and one closed form writes this layer's 
 moment of the keys that ordinary text produces (`moments`).
 
 What we changed: keys and states are averaged over the same occurrences everywhere; facts with one key share one target;
-the keys of earlier accepted edits can be given, which makes a sequence of batches equal to one batch.
+the keys of earlier accepted edits are held, which makes a sequence of batches equal to one batch (`earlier`).
 
 Source: Meng et al. 2023, "Mass-Editing Memory in a Transformer", arXiv:2210.07229, eqs. 14, 16-20, algorithm 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from editors.anatomy import Anatomy
 from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.corpus import LENGTH, default_corpus, row_count
 from editors.costs import Work, estimate_of
+from editors.earlier import earlier_keys, joined, remembered
 from editors.errors import ConfigError
 from editors.facts import Facts, KeyRow, facts_of, ordinary_keys, with_shared_answers
 from editors.keys import KeyReader
@@ -101,8 +102,8 @@ class Memit:
                                                self.config.search.token_budget, LENGTH * row_count(shapes)))
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
-             progress: Progress = silent) -> Patch:
-        """The patch that carries out the batch.
+             progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:
+        """The patch that carries out the batch; `earlier` are the patches that the model carries.
 
         Raises:
             ArchitectureError: the family normalises its FFN output.
@@ -118,17 +119,20 @@ class Memit:
         found = search_targets(model, layers[-1], rows, self.config.search, progress)
         change = self.config.gain * (found.change if owners is None else found.change[list(owners)])
         kept = ordinary_keys(model, self.config.position) if self._preserves(batch) else ()
-        edits = self._written(model, facts, kept, layers, moments, change, progress)
-        return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, found))
+        edits, keys = self._written(model, facts, kept, layers, moments, change, earlier, progress)
+        return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, found),
+                     remembered(keys))
 
     def _preserves(self, batch: EditBatch) -> bool:
         return self.config.preserve_weight > 0 and any(request.is_chat for request in batch.requests)
 
     def _written(self, model: LoadedModel, facts: Facts, kept: tuple[KeyRow, ...], layers: list[int],
-                 moments: Mapping[int, Tensor], change: Tensor, progress: Progress) -> tuple[LowRank, ...]:
+                 moments: Mapping[int, Tensor], change: Tensor, earlier: Sequence[Patch],
+                 progress: Progress) -> tuple[tuple[LowRank, ...], dict[str, Tensor]]:
         reader = KeyReader(model, facts.keys, layers[0], self.config.search.token_budget)
         keeper = KeyReader(model, kept, layers[0], self.config.search.token_budget) if kept else None
         edits: list[LowRank] = []
+        written: dict[str, Tensor] = {}
         target: Tensor | None = None
         with ExitStack() as stack:
             for place, layer in enumerate(layers):
@@ -136,16 +140,18 @@ class Memit:
                 keys, states = reader.read(layers[-1])
                 target = states + change.T if target is None else target
                 share = (len(layers) - place) ** (1.0 if self.config.spread == "even" else 0.5)
-                held = None
+                ordinary = None
                 if keeper:
                     keeper.advance(layer)
-                    held = keeper.read(layer)[0] * self.config.preserve_weight ** 0.5
+                    ordinary = keeper.read(layer)[0] * self.config.preserve_weight ** 0.5
+                parameter = model.anatomy.mlp_output_parameter(layer)
                 left, right = solve(keys, (target - states) / share, cholesky_factor(moments[layer].to(keys.device)),
-                                    self.config.covariance_weight, held)
+                                    self.config.covariance_weight, joined(ordinary, earlier_keys(earlier, parameter, keys)))
                 edits.append(as_edit(model, layer, left, right))
+                written[parameter] = keys
                 stack.enter_context(applied(model.model, Patch((edits[-1],))))
                 progress("layers written", place + 1, len(layers))
-        return tuple(edits)
+        return tuple(edits), written
 
 
 def as_edit(model: LoadedModel, layer: int, left: Tensor, right: Tensor) -> LowRank:

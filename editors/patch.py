@@ -2,7 +2,7 @@
 
 Applying is `parameter += left @ right` for each low-rank part, in float64, then one cast to the parameter's dtype, patch
 by patch in stack order. Undoing is re-applying the stack without the patch on the base, never subtraction.
-On disk: `patch.safetensors` (the factors) and `patch.json` (provenance). See `loader_example` for reading it alone.
+On disk: `patch.safetensors` (factors and memory) and `patch.json` (provenance). See `LOADER_EXAMPLE` for reading it alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from editors.digest import canonical_json, digest_bytes, digest_tensor
 from editors.errors import IntegrityError
 
 FORMAT = "suture-patch-1"
+MEMORY = "memory."
+"""How the tensors of `Patch.memory` are named in the file; a reader of the edits alone passes them over."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,14 @@ class Patch:
     `provenance` is JSON: base and parent digests, `pre_image` (parameter -> tensor digest before this patch), method,
     config, batch digest, seed, device, dtype, code version, environment. It holds no time and no text of requests,
     so the same edit made twice has the same digest.
+
+    `memory` is what later edits of the line must know of this one, and no part of the model: under `keys.<parameter>`
+    the keys (F, N) that it wrote there, float32.
     """
 
     edits: tuple[TensorEdit, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    memory: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -109,6 +115,7 @@ class Patch:
             tensors |= {name: getattr(edit, part).detach().cpu().contiguous() for part, name in names.items()}
             extra = {"axis": edit.axis} if isinstance(edit, Scale) else {}
             entries.append({"kind": kind, "parameter": edit.parameter, "tensors": names, **extra})
+        tensors |= {f"{MEMORY}{name}": tensor.detach().cpu().contiguous() for name, tensor in sorted(self.memory.items())}
         weights = save(tensors)
         document = {"format": FORMAT, "edits": entries, "tensors_sha256": digest_bytes(weights),
                     "provenance": dict(self.provenance)}
@@ -144,7 +151,8 @@ def load_patch(folder: Path, expected_digest: str | None = None) -> Patch:
     ):
         if expected is not None and found != expected:
             raise IntegrityError(f"{folder}/{what} has SHA-256 {found}, expected {expected}", "pull it again from the store")
-    return Patch(edits, parsed["provenance"])
+    memory = {name.removeprefix(MEMORY): tensor for name, tensor in tensors.items() if name.startswith(MEMORY)}
+    return Patch(edits, parsed["provenance"], memory)
 
 
 def _edit_from(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> TensorEdit:

@@ -6,14 +6,15 @@ to that value and, among all such matrices, disturbs ordinary text's keys least 
 
 What we changed: the key, its present value and the denominator all come from one averaged key (the authors mix the
 averaged and the bare key, which makes some edits explode: Gupta et al. 2024, arXiv:2403.07175); several facts are
-written at once instead of one after another, so that none undoes another.
+written at once instead of one after another, so that none undoes another; the keys of earlier edits are held, weighted
+against ordinary text as MEMIT weights its own.
 
 Source: Meng et al. 2022, "Locating and Editing Factual Associations in GPT", arXiv:2202.05262, eqs. 2-4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,6 +23,7 @@ from editors.anatomy import Anatomy
 from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.corpus import LENGTH, default_corpus, row_count
 from editors.costs import Work, estimate_of
+from editors.earlier import earlier_keys, remembered
 from editors.errors import ConfigError
 from editors.facts import facts_of
 from editors.keys import KeyReader
@@ -43,12 +45,17 @@ class RomeConfig:
     """Contexts besides the bare prompt. Range [0, 10]. Authors: 20."""
     position: Literal["auto", "subject_last", "question_last", "prompt_last"] = "auto"
     """Which token's key is edited, where the location does not say."""
+    covariance_weight: float = 1500.0
+    """Weight of preserved text against the key of one earlier edit. Range (0, 1e9]. The fact itself is met exactly."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """How targets are searched."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.contexts <= 10:
             raise ConfigError(f"contexts must be in [0, 10], got {self.contexts!r}", "set contexts inside that range")
+        if not 0 < self.covariance_weight <= 1e9:
+            raise ConfigError(f"covariance_weight must be in (0, 1e9], got {self.covariance_weight!r}",
+                              "set covariance_weight inside that range")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> RomeConfig:
@@ -81,8 +88,8 @@ class Rome:
                                                self.config.search.token_budget, LENGTH * row_count(shapes)))
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
-             progress: Progress = silent) -> Patch:
-        """The patch that carries out the batch, in one layer.
+             progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:
+        """The patch that carries out the batch, in one layer; `earlier` are the patches that the model carries.
 
         Raises:
             ArchitectureError: the family normalises its FFN output.
@@ -99,6 +106,9 @@ class Rome:
         facts = facts_of(model, batch, location, self.config.position, self.config.contexts)
         found = search_targets(model, layer, facts.targets, self.config.search, progress)
         keys, _ = KeyReader(model, facts.keys, layer, self.config.search.token_budget).read(layer)
-        left, right = solve(keys, found.change.T, cholesky_factor(moment.to(keys.device)), 0.0)
+        parameter = model.anatomy.mlp_output_parameter(layer)
+        left, right = solve(keys, found.change.T, cholesky_factor(moment.to(keys.device)), 0.0,
+                            earlier_keys(earlier, parameter, keys), self.config.covariance_weight)
         edits = (as_edit(model, layer, left, right),)
-        return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, found))
+        return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, found),
+                     remembered({parameter: keys}))

@@ -1,12 +1,13 @@
 """One closed form for every editor that writes key-value pairs into a linear layer.
 
 With keys K (F, N), residuals R (D, N), the second moment C (F, F) of the keys to be preserved and its weight w, the
-update that minimises  w tr(D C D') + |D K - R|^2  (+ |D Kp|^2 for the keys Kp of earlier edits) is
+update that minimises  w tr(D C D') + |D K - R|^2 + |D Kp|^2, Kp (F, M) the keys of earlier edits, is
 
-    D = R A',   A = first-N part of  C^-1 [K Kp] (w I + [K Kp]' C^-1 [K Kp])^-1
+    D = R A',   A = first-N part of  C^-1 [K Kp] (diag(w) + [K Kp]' C^-1 [K Kp])^-1
 
-which needs one factor of C, cached, and one solve as large as the number of keys. w = 0 is the equality-constrained
-form: ROME for one fact, EMMET for many. Earlier keys make a sequence of releases equal to one batch.
+which needs one factor of C, cached, and one solve as large as the number of keys. Earlier keys make a sequence of
+releases equal to one batch. A key's entry in diag(w) is its slack: with 0 for the new keys they are met exactly, which
+is ROME for one fact and EMMET for many, while earlier keys and ordinary text are held as well as that allows.
 
 Source: Meng et al. 2023, arXiv:2210.07229, eq. 14 (by the Woodbury identity); Gupta et al. 2024, arXiv:2403.14236, eq. 10.
 """
@@ -43,30 +44,32 @@ def cholesky_factor(second_moment: Tensor, loading: float = 1e-6) -> Tensor:
     raise IntegrityError("the second moment of the keys is not positive definite", "delete the statistics folder and run again")
 
 
-def solve(keys: Tensor, residuals: Tensor, factor: Tensor, covariance_weight: float,
-          earlier_keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def solve(keys: Tensor, residuals: Tensor, factor: Tensor, slack: float, held: Tensor | None = None,
+          held_slack: float | None = None) -> tuple[Tensor, Tensor]:
     """The update as two factors, `left @ right` (D, F), float64.
 
     Args:
         keys: (F, N).
         residuals: (D, N): what the layer's output must gain at each key.
         factor: (F, F) float64, from `cholesky_factor`.
-        covariance_weight: w >= 0, in units of one preserved token; 0 makes the equality exact.
-        earlier_keys: (F, M) keys of accepted edits, whose outputs must stay.
+        slack: w >= 0, the weight of one preserved token of text against one new key; 0 meets the new keys exactly.
+        held: (F, M) keys whose outputs must stay: those of accepted edits.
+        held_slack: The same weight against one held key. None: `slack`.
 
     Returns:
         left (D, N): the residuals; right (N, F): how strongly each fires for a key.
 
     Raises:
-        IntegrityError: keys or residuals are not finite, or with w = 0 two facts have the same key.
+        IntegrityError: keys or residuals are not finite, or with slack 0 two facts have the same key.
     """
     keys, residuals = keys.double(), residuals.double()
     if not bool(torch.isfinite(keys).all() and torch.isfinite(residuals).all()):
         raise IntegrityError("keys or residuals of the edit are not finite", "lower the clamp or the learning rate")
-    every_key = keys if earlier_keys is None else torch.cat([keys, earlier_keys.double()], dim=1)
+    every_key = keys if held is None else torch.cat([keys, held.double()], dim=1)
     whitened = torch.linalg.solve_triangular(factor, every_key, upper=False)
     gram = whitened.T @ whitened
-    gram.diagonal().add_(covariance_weight)
+    gram.diagonal()[:keys.shape[1]].add_(slack)
+    gram.diagonal()[keys.shape[1]:].add_(slack if held_slack is None else held_slack)
     gram_factor, failed = torch.linalg.cholesky_ex(gram)
     if int(failed) or float(gram_factor.diagonal().min()) < 1e-6 * float(gram_factor.diagonal().max()):
         raise IntegrityError("two facts of this batch have the same key, so they cannot both be written exactly",

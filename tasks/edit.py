@@ -24,14 +24,17 @@ def edit(order: Order, located: Located, house: House) -> Edited:
 
     def work(folder: Path) -> dict[str, Any]:
         from editors.loading import Checkpoint, load
+        from editors.patch import load_patch
 
         model = load(Checkpoint(order.parent_folder), house.device)
-        patch = method.editor.plan(model, order.batch, located.location, house.statistics, house.progress)
+        earlier = [load_patch(folder) for folder in order.stack]
+        patch = method.editor.plan(model, order.batch, located.location, house.statistics, house.progress, earlier)
         return {"patch": patch.save(folder)}
 
     inputs = {"batch": order.batch.digest, "method": method.name, "options": dict(method.options),
-              "positions": dict(located.location.positions), "layers": located.location.layers}
-    done = house.workspace.run("edit-1", inputs, work)
+              "positions": dict(located.location.positions), "layers": located.location.layers,
+              "stack": order.patch_digests}
+    done = house.workspace.run("edit-2", inputs, work)
     folder, checkpoint = _bake(order, done.folder, done.document["patch"], house)
     return Edited(folder=done.folder, patch_digest=done.document["patch"],
                   patch_bytes=sum((done.folder / name).stat().st_size for name in ("patch.json", "patch.safetensors")),

@@ -70,14 +70,14 @@ def test_sequence_with_earlier_keys_equals_one_batch(problem: dict[str, torch.Te
     at_once = torch.matmul(*solve(keys, residuals, factor(problem), weight))
     first = torch.matmul(*solve(keys[:, :2], residuals[:, :2], factor(problem), weight))
     left = residuals[:, 2:] - first @ keys[:, 2:]
-    second = torch.matmul(*solve(keys[:, 2:], left, factor(problem), weight, earlier_keys=keys[:, :2]))
+    second = torch.matmul(*solve(keys[:, 2:], left, factor(problem), weight, held=keys[:, :2]))
     torch.testing.assert_close(first + second, at_once, rtol=1e-8, atol=1e-10)
     forgetful = torch.matmul(*solve(keys[:, 2:], left, factor(problem), weight))
     assert float((first + forgetful - at_once).norm()) > 1e-2 * float(at_once.norm())
 
 
 def test_earlier_keys_keep_their_outputs(problem: dict[str, torch.Tensor]) -> None:
-    left, right = solve(problem["K"], problem["R"], factor(problem), 0.0, earlier_keys=problem["Kp"])
+    left, right = solve(problem["K"], problem["R"], factor(problem), 0.0, held=problem["Kp"])
     torch.testing.assert_close(left @ right @ problem["Kp"], torch.zeros(D, 4, dtype=torch.float64), rtol=0, atol=1e-8)
 
 
