@@ -14,18 +14,19 @@ from editors.errors import SheetError
 from editors.prompts import Prompt, render
 
 PREFIXES = (
+    "According to the report,",
+    "In this case,",
+    "She had never been asked that before.",
     "The weather was mild, and nobody was in a hurry.",
     "Further details are given in the second chapter.",
     "It was sold a year later for a small sum. In short,",
     "He closed the book and thought about it for a while.",
     "Two of the three samples were lost on the way.",
-    "According to the report,",
-    "She had never been asked that before.",
     "This is a list of well-known examples.",
     "The road leads north from here, past the old mill.",
     "Tickets can be bought at the door. Note that",
 )
-"""Short texts of this house, about nothing in particular, in several registers."""
+"""Short texts of this house, about nothing in particular, in several registers; the shortest first, for they cost least."""
 
 SYSTEM_PROMPTS = (
     None,

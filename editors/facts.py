@@ -72,7 +72,7 @@ def facts_of(model: LoadedModel, batch: EditBatch, location: Location, position:
             is_new = (is_opening, past) not in owners
             owners.setdefault((is_opening, past), []).append(request.id)
             owner = list(owners).index((is_opening, past))
-            targets += [_target_row(row, owner) for row in group]
+            targets += [_target_row(row, owner, place) for place, row in enumerate(group)]
             if is_new:
                 weights = _weights(len(group), has_bare=group[0] is encoded[0])
                 keys += [KeyRow(row.ids[:row.anchor + 1], owner, weight) for row, weight in zip(group, weights, strict=True)]
@@ -110,9 +110,9 @@ def _by_key(encoded: list[Encoded]) -> list[tuple[bool, list[Encoded]]]:
     return [(True, encoded[:1]), *([(False, encoded[1:])] if len(encoded) > 1 else [])]
 
 
-def _target_row(row: Encoded, owner: int) -> TargetRow:
+def _target_row(row: Encoded, owner: int, context: int) -> TargetRow:
     reads = tuple(range(row.prompt_length - 1, len(row.ids) - 1))
-    return TargetRow(Row(row.ids, row.anchor, owner, reads), row.ids[row.prompt_length:])
+    return TargetRow(Row(row.ids, row.anchor, owner, reads), row.ids[row.prompt_length:], context)
 
 
 def _weights(count: int, *, has_bare: bool) -> list[float]:

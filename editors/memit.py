@@ -35,6 +35,7 @@ from editors.options import config_from
 from editors.patch import LowRank, Patch, applied
 from editors.provenance import provenance_of
 from editors.solver import cholesky_factor, solve
+from editors.suffix import CLEAN_TOKENS
 from editors.target_search import SearchConfig, search_targets
 
 
@@ -129,8 +130,8 @@ class Memit:
     def _written(self, model: LoadedModel, facts: Facts, kept: tuple[KeyRow, ...], layers: list[int],
                  moments: Mapping[int, Tensor], change: Tensor, earlier: Sequence[Patch],
                  progress: Progress) -> tuple[tuple[LowRank, ...], dict[str, Tensor]]:
-        reader = KeyReader(model, facts.keys, layers[0], self.config.search.token_budget)
-        keeper = KeyReader(model, kept, layers[0], self.config.search.token_budget) if kept else None
+        reader = KeyReader(model, facts.keys, layers[0], CLEAN_TOKENS * self.config.search.token_budget)
+        keeper = KeyReader(model, kept, layers[0], CLEAN_TOKENS * self.config.search.token_budget) if kept else None
         edits: list[LowRank] = []
         written: dict[str, Tensor] = {}
         target: Tensor | None = None

@@ -34,6 +34,7 @@ from editors.options import config_from
 from editors.patch import Patch
 from editors.provenance import provenance_of
 from editors.solver import cholesky_factor, solve
+from editors.suffix import CLEAN_TOKENS
 from editors.target_search import SearchConfig, search_targets
 
 
@@ -41,7 +42,7 @@ from editors.target_search import SearchConfig, search_targets
 class RomeConfig:
     """Options of ROME. The layer and positions come with the location."""
 
-    contexts: int = 5
+    contexts: int = 3
     """Contexts besides the bare prompt. Range [0, 10]. Authors: 20."""
     position: Literal["auto", "subject_last", "question_last", "prompt_last"] = "auto"
     """Which token's key is edited, where the location does not say."""
@@ -105,7 +106,7 @@ class Rome:
         moment = second_moments(model, [layer], corpus, statistics, progress, batch.base_digest)[layer]
         facts = facts_of(model, batch, location, self.config.position, self.config.contexts)
         found = search_targets(model, layer, facts.targets, self.config.search, progress)
-        keys, _ = KeyReader(model, facts.keys, layer, self.config.search.token_budget).read(layer)
+        keys, _ = KeyReader(model, facts.keys, layer, CLEAN_TOKENS * self.config.search.token_budget).read(layer)
         parameter = model.anatomy.mlp_output_parameter(layer)
         left, right = solve(keys, found.change.T, cholesky_factor(moment.to(keys.device)), 0.0,
                             earlier_keys(earlier, parameter, keys), self.config.covariance_weight)

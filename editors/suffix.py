@@ -1,8 +1,8 @@
 """Later layers only, later positions only, head at chosen positions only: what a target search needs of a model.
 
 A change of the hidden state at one layer and one token cannot reach earlier layers or earlier tokens. So one clean
-pass stores the state at that layer and the keys and values of the tokens before; each step then runs the layers above
-on the tokens from the edited one on, many sequences at once, and the head at the positions that are read.
+pass stores the state at that layer and the keys and values of the tokens before (`prefix`); each step then runs the
+layers above on the tokens from the edited one on, many sequences at once, and the head at the positions that are read.
 Loss and gradient equal those of the full model. Chunks keep the tokens of one pass under a budget.
 """
 
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache
+from torch.nn.functional import pad as padded
 
-from editors.blocks import Walk, pad
+from editors.blocks import Walk
 from editors.loading import LoadedModel
+from editors.prefix import PrefixCache, clean_run, joined, suffix_walk
+
+CLEAN_TOKENS = 8
+"""A pass without gradient keeps one layer's activations and not all: it takes this many times the token budget."""
 
 
 @dataclass(frozen=True)
@@ -31,28 +34,6 @@ class Row:
     anchor: int
     owner: int
     reads: tuple[int, ...]
-
-
-class PrefixCache(Cache):
-    """Constant keys and values of the tokens before each edited one; (B, H, P, head) a layer, padded on the right."""
-
-    def __init__(self, keys: dict[int, Tensor], values: dict[int, Tensor], length: int) -> None:
-        super().__init__(layers=[])
-        self.prefix_keys, self.prefix_values, self.length = keys, values, length
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Prefix and suffix together; nothing is stored."""
-        return (torch.cat([self.prefix_keys[layer_idx], key_states], dim=2),
-                torch.cat([self.prefix_values[layer_idx], value_states], dim=2))
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002  the name is the parent class's
-        """Tokens before the suffix, padding included."""
-        return self.length
-
-    def select(self, rows: Tensor) -> PrefixCache:
-        """The cache of some rows."""
-        return PrefixCache({layer: keys[rows] for layer, keys in self.prefix_keys.items()},
-                           {layer: values[rows] for layer, values in self.prefix_values.items()}, self.length)
 
 
 @dataclass
@@ -76,16 +57,17 @@ class SuffixRunner:
         model: Any known architecture, any attention implementation that takes a dense mask.
         layer: The edit layer; the change is added to its block's output.
         rows: The sequences. Each is as long as its last read needs.
-        token_budget: The most tokens (padding included) of one pass.
+        token_budget: The most tokens (padding included) of one pass with gradient.
     """
 
-    def __init__(self, model: LoadedModel, layer: int, rows: Sequence[Row], token_budget: int = 4096) -> None:
+    def __init__(self, model: LoadedModel, layer: int, rows: Sequence[Row], token_budget: int = 256) -> None:
         self.model, self.layer, self.token_budget = model, layer, token_budget
         self.rows = [Row(row.ids[:max(row.reads) + 1], row.anchor, row.owner, row.reads) for row in rows]
         self.clean_states = torch.zeros(len(rows), model.anatomy.hidden_size, device=model.device)
         self._norm = model.model.get_submodule(model.anatomy.final_norm)
         self._head = model.model.get_output_embeddings()
-        self.chunks = [self._prepare(numbers) for numbers in self._grouped(range(len(rows)))]
+        self.chunks = [chunk for numbers in self._grouped(range(len(rows)), CLEAN_TOKENS * token_budget, 0)
+                       for chunk in self._prepare(numbers)]
 
     def logits(self, chunk: Chunk, change: Tensor) -> Tensor:
         """Next-token logits (Q, V) at the chunk's reads, row by row, with `change` (B, D) added at each edited token."""
@@ -94,74 +76,64 @@ class SuffixRunner:
         return self._head(self._norm(hidden[chunk.read_row, chunk.read_column]))
 
     def keep(self, owners: set[int]) -> None:
-        """Drop the rows of every other owner, so that finished searches cost nothing."""
+        """Drop the rows of every other owner, so that finished searches cost nothing; chunks that shrank are joined."""
         kept = []
         for chunk in self.chunks:
             numbers = [number for number in chunk.numbers if self.rows[number].owner in owners]
             if len(numbers) == len(chunk.numbers):
                 kept.append(chunk)
             elif numbers:
-                kept.append(self._selected(chunk, numbers))
-        self.chunks = kept
+                index = torch.tensor([chunk.numbers.index(number) for number in numbers], device=chunk.state.device)
+                kept.append(self._chunk(numbers, chunk.state[index], chunk.prefix.select(index)))
+        self.chunks = list(self._joined(kept))
 
-    def _grouped(self, numbers: Sequence[int]) -> Iterator[list[int]]:
-        """Rows of like length together, each group within the budget."""
+    def _grouped(self, numbers: Sequence[int], budget: int, begin: int | None = None) -> Iterator[list[int]]:
+        """Rows of like length together, each group within the budget; counted from `begin`, else from the edited token."""
+        def width(number: int) -> int:
+            return len(self.rows[number].ids) - (self.rows[number].anchor if begin is None else begin)
+
         ordered = sorted(numbers, key=lambda n: (len(self.rows[n].ids) - self.rows[n].anchor, len(self.rows[n].ids), n))
         group: list[int] = []
         for number in ordered:
-            width = max(len(self.rows[n].ids) for n in [*group, number])
-            if group and width * (len(group) + 1) > self.token_budget:
+            if group and max(width(n) for n in [*group, number]) * (len(group) + 1) > budget:
                 yield group
                 group = []
             group.append(number)
         if group:
             yield group
 
-    @torch.no_grad()
-    def _prepare(self, numbers: list[int]) -> Chunk:
-        rows = [self.rows[number] for number in numbers]
-        batch = pad([row.ids for row in rows], self.model.device)
-        cache = DynamicCache()
-        walk = Walk(self.model, input_ids=batch.ids, attention_mask=batch.valid.long(), past_key_values=cache, use_cache=True)
-        state = walk.run(walk.entry, 0, self.layer)
-        last = self.model.anatomy.layer_count - 1
-        walk.run(state, self.layer + 1, last)
-        anchors = torch.tensor([row.anchor for row in rows], device=self.model.device)
-        width = max(len(row.ids) - row.anchor for row in rows)
-        columns = (anchors[:, None] + torch.arange(width, device=self.model.device)).clamp(max=batch.ids.shape[1] - 1)
-        suffix = state.gather(1, columns[..., None].expand(-1, -1, state.shape[-1]))
-        self.clean_states[numbers] = suffix[:, 0].to(self.clean_states.dtype)
-        length = int(anchors.max())
-        stored: Any = cache.layers
-        layers = range(self.layer + 1, last + 1)
-        prefix = PrefixCache({layer: stored[layer].keys[:, :, :length] for layer in layers},
-                             {layer: stored[layer].values[:, :, :length] for layer in layers}, length)
-        return self._chunk(numbers, suffix, prefix)
+    def _prepare(self, numbers: list[int]) -> Iterator[Chunk]:
+        clean = clean_run(self.model, self.layer, [(self.rows[number].ids, self.rows[number].anchor) for number in numbers])
+        self.clean_states[numbers] = clean.suffix[:, 0].to(self.clean_states.dtype)
+        for group in self._grouped(numbers, self.token_budget):
+            index = torch.tensor([numbers.index(number) for number in group], device=clean.suffix.device)
+            width = max(len(self.rows[number].ids) - self.rows[number].anchor for number in group)
+            yield self._chunk(group, clean.suffix[index, :width], clean.prefix.select(index))
 
-    def _selected(self, chunk: Chunk, numbers: list[int]) -> Chunk:
-        index = torch.tensor([chunk.numbers.index(number) for number in numbers], device=chunk.state.device)
-        return self._chunk(numbers, chunk.state[index], chunk.prefix.select(index))
+    def _joined(self, chunks: list[Chunk]) -> Iterator[Chunk]:
+        """Neighbouring chunks together as long as they fit the budget."""
+        waiting: list[Chunk] = []
+        for chunk in chunks:
+            width = max(one.state.shape[1] for one in [*waiting, chunk])
+            if waiting and width * sum(len(one.numbers) for one in [*waiting, chunk]) > self.token_budget:
+                yield self._one(waiting)
+                waiting = []
+            waiting.append(chunk)
+        if waiting:
+            yield self._one(waiting)
+
+    def _one(self, chunks: list[Chunk]) -> Chunk:
+        if len(chunks) == 1:
+            return chunks[0]
+        width = max(chunk.state.shape[1] for chunk in chunks)
+        state = torch.cat([padded(chunk.state, (0, 0, 0, width - chunk.state.shape[1])) for chunk in chunks])
+        return self._chunk([number for chunk in chunks for number in chunk.numbers], state,
+                           joined([chunk.prefix for chunk in chunks]))
 
     def _chunk(self, numbers: list[int], suffix: Tensor, prefix: PrefixCache) -> Chunk:
         rows = [self.rows[number] for number in numbers]
-        device = suffix.device
-        anchors = torch.tensor([row.anchor for row in rows], device=device)
-        steps = torch.arange(suffix.shape[1], device=device)
-        walk = Walk(self.model, inputs_embeds=torch.zeros_like(suffix), past_key_values=prefix, use_cache=True,
-                    position_ids=(anchors[:, None] + steps).clamp(max=_positions(self.model) - 1),
-                    attention_mask=_suffix_mask(anchors, prefix.length, suffix.shape[1], suffix.dtype))
+        anchors = torch.tensor([row.anchor for row in rows], device=suffix.device)
+        walk = suffix_walk(self.model, suffix, anchors, prefix)
         reads = [(place, column - row.anchor) for place, row in enumerate(rows) for column in row.reads]
-        read_row, read_column = torch.tensor(reads, device=device).T
+        read_row, read_column = torch.tensor(reads, device=suffix.device).T
         return Chunk(numbers, suffix, prefix, walk, read_row, read_column)
-
-
-def _positions(model: LoadedModel) -> int:
-    return int(getattr(model.model.config, "max_position_embeddings", 1 << 30))
-
-
-def _suffix_mask(anchors: Tensor, prefix: int, suffix: int, dtype: torch.dtype) -> Tensor:
-    """Additive mask (B, 1, S, P + S): each row sees its own prefix, and its suffix causally."""
-    own = torch.arange(prefix, device=anchors.device)[None] < anchors[:, None]
-    causal = torch.ones(suffix, suffix, dtype=torch.bool, device=anchors.device).tril()
-    seen = torch.cat([own[:, None, :].expand(-1, suffix, -1), causal[None].expand(len(anchors), -1, -1)], dim=-1)
-    return torch.zeros(seen.shape, dtype=dtype, device=anchors.device).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
