@@ -69,6 +69,17 @@ class Dense:
         return self.change.to(weight.device, torch.float64)
 
 
+def smaller(edit: LowRank) -> LowRank | Dense:
+    """The same update in the form that holds fewer numbers; Dense where the factors hold more than the parameter.
+
+    That is where rank > rows * columns / (rows + columns). The product is rounded to float32 once.
+    """
+    rank, size = edit.left.shape[1], edit.left.shape[0] * edit.right.shape[1]
+    if rank * (edit.left.shape[0] + edit.right.shape[1]) <= size:
+        return edit
+    return Dense(edit.parameter, (edit.left.double() @ edit.right.double()).float())
+
+
 TensorEdit = LowRank | Scale | Dense
 KINDS: dict[str, Callable[..., TensorEdit]] = {"low_rank": LowRank, "scale": Scale, "dense": Dense}
 TENSOR_FIELDS = {"low_rank": ("left", "right"), "scale": ("neurons", "factor"), "dense": ("change",)}
@@ -203,13 +214,20 @@ def applied(model: torch.nn.Module, patch: Patch) -> Iterator[None]:
 
 
 LOADER_EXAMPLE = '''\
-import json
+import json, torch
 from safetensors.torch import load_file
-patch, tensors = json.load(open("patch.json")), load_file("patch.safetensors")
+patch, tensors, changes = json.load(open("patch.json")), load_file("patch.safetensors"), {}
 for edit in patch["edits"]:
-    weight = model.get_parameter(edit["parameter"])
-    assert edit["kind"] == "low_rank"
-    left, right = (tensors[edit["tensors"][part]].double() for part in ("left", "right"))
-    weight.data = (weight.data.double() + left @ right).to(weight.dtype)
+    weight, part = model.get_parameter(edit["parameter"]).data, {name: tensors[key] for name, key in edit["tensors"].items()}
+    if edit["kind"] == "scale":
+        along = weight.double().movedim(edit["axis"], -1)
+        factor = torch.ones(along.shape[-1]).double().index_copy_(0, part["neurons"], part["factor"].double())
+        change = (along * (factor - 1)).movedim(-1, edit["axis"])
+    else:
+        change = part["change"].double() if edit["kind"] == "dense" else part["left"].double() @ part["right"].double()
+    changes[edit["parameter"]] = changes.get(edit["parameter"], 0) + change
+for name, change in changes.items():
+    weight = model.get_parameter(name)
+    weight.data = (weight.data.double() + change).to(weight.dtype)
 '''
-"""Reading a patch without this package; printed in its card."""
+"""Reading a patch without this package; printed in its card. It gives the bits of `edited_tensor`."""
