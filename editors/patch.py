@@ -111,6 +111,11 @@ class Patch:
         """Names of the parameters it changes, in order, each once."""
         return tuple(dict.fromkeys(edit.parameter for edit in self.edits))
 
+    def delta(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """The whole update of parameter `name`, float64, shaped like `weight`."""
+        return sum((edit.delta(weight) for edit in self.edits if edit.parameter == name),
+                   torch.zeros_like(weight, dtype=torch.float64))
+
     @property
     def digest(self) -> str:
         """SHA-256 of `patch.json`, which holds the SHA-256 of `patch.safetensors`."""
@@ -182,14 +187,13 @@ def edited_tensor(name: str, weight: torch.Tensor, patches: Sequence[Patch]) -> 
         IntegrityError: the value a patch finds is not the one it was made for.
     """
     for patch in patches:
-        edits = [edit for edit in patch.edits if edit.parameter == name]
-        if not edits:
+        if name not in patch.parameters:
             continue
         expected = patch.provenance.get("pre_image", {}).get(name)
         if expected is not None and digest_tensor(weight) != expected:
             raise IntegrityError(f"{name} is not the tensor this patch was made for (expected {expected[:12]})",
                                  "apply the patch on its own base and stack")
-        weight = (weight.double() + sum(edit.delta(weight) for edit in edits)).to(weight.dtype)
+        weight = (weight.double() + patch.delta(name, weight)).to(weight.dtype)
     return weight
 
 
