@@ -11,12 +11,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from editors.cast import Cast, cast_of, require_kept
 from editors.digest import digest_document
 from editors.errors import IntegrityError
 from editors.loading import INDEX, Checkpoint
@@ -25,17 +27,20 @@ from editors.patch import Patch, edited_tensor
 REST = "model-rest.safetensors"
 STACK = ".stack"
 """Names the patches a folder was baked from; not part of the model, so not carried and not in its digest."""
+CAST = ".cast"
+"""What rounding did to each update, beside `STACK`; no part of the model either."""
 
 
 def bake(source: Checkpoint, patches: Sequence[Patch], target: Path) -> Checkpoint:
     """Write `source` under the ordered stack of `patches` to the folder `target`.
 
-    Peak memory is about one shard. The same input gives the same bytes. The folder appears whole or not at all; when it
-    is there already with this stack, it is returned as it is.
+    Peak memory is one shard and some float64 copies of one parameter. The same input gives the same bytes. The folder
+    appears whole or not at all; when it is there already with this stack, it is returned as it is. What rounding did to
+    each update is kept beside it: see `casts`.
 
     Raises:
-        IntegrityError: a patch names a parameter the source lacks or was made for another value of it; or `target` is
-            there and is not the folder of this stack.
+        IntegrityError: a patch names a parameter the source lacks or was made for another value of it; rounding to the
+            parameter's dtype erases over 1% of an update; or `target` is there and is not the folder of this stack.
     """
     stack = digest_document([patch.digest for patch in patches])
     if target.exists() and any(target.iterdir()):
@@ -49,7 +54,8 @@ def bake(source: Checkpoint, patches: Sequence[Patch], target: Path) -> Checkpoi
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".baking-"))
     try:
-        _write(source, patches, scratch)
+        found = _write(source, patches, scratch)
+        (scratch / CAST).write_text(json.dumps(found, indent=1, sort_keys=True))
         (scratch / STACK).write_text(stack)
         scratch.chmod(0o755)
         os.replace(scratch, target)
@@ -61,6 +67,12 @@ def bake(source: Checkpoint, patches: Sequence[Patch], target: Path) -> Checkpoi
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Checkpoint(target)
+
+
+def casts(baked: Checkpoint) -> dict[str, dict[str, Cast]]:
+    """Patch digest -> parameter -> what rounding to the stored dtype did to the update, of a folder that `bake` wrote."""
+    kept = json.loads((baked.folder / CAST).read_text())
+    return {patch: {name: Cast(**cast) for name, cast in found.items()} for patch, found in kept.items()}
 
 
 def parameter_names(source: Checkpoint) -> dict[str, str]:
@@ -95,7 +107,10 @@ def _finished(target: Path, stack: str) -> Checkpoint:
     return checkpoint
 
 
-def _write(source: Checkpoint, patches: Sequence[Patch], folder: Path) -> None:
+def _write(source: Checkpoint, patches: Sequence[Patch], folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Write all files; returns patch digest -> parameter -> the fields of its `Cast`."""
+    named = [(patch.digest, patch) for patch in patches]
+    found: dict[str, dict[str, dict[str, float]]] = {digest: {} for digest, _ in named}
     touched = {name for patch in patches for name in patch.parameters}
     layout = layered_layout(source)
     held = _tensors_by_shard(source.weight_map)
@@ -103,15 +118,27 @@ def _write(source: Checkpoint, patches: Sequence[Patch], folder: Path) -> None:
         if held.get(shard) == names and touched.isdisjoint(names):
             _link(source.folder / shard, folder / shard)
         else:
-            tensors = _read(source, names)
-            edited = {name: edited_tensor(name, tensors.pop(name), patches) for name in names}
-            # Readers of the format want to be told which framework wrote the tensors.
-            save_file({name: tensor.contiguous() for name, tensor in edited.items()}, folder / shard, {"format": "pt"})
+            _write_shard(folder / shard, read_tensors(source, names), named, found)
     for name in source.carried_files:
         shutil.copyfile(source.folder / name, folder / name)
     index = {"metadata": {"total_size": sum(_data_bytes(folder / shard) for shard in layout)},
              "weight_map": {name: shard for shard, names in layout.items() for name in names}}
     (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    return found
+
+
+def _write_shard(path: Path, tensors: dict[str, torch.Tensor], named: Sequence[tuple[str, Patch]],
+                 found: Mapping[str, dict[str, dict[str, float]]]) -> None:
+    for digest, patch in named:
+        for name in patch.parameters:
+            if name in tensors:
+                before, after = tensors[name], edited_tensor(name, tensors[name], [patch])
+                cast = cast_of(before, after, patch.delta(name, before))
+                require_kept(name, before.dtype, digest, cast)
+                found[digest][name] = asdict(cast)
+                tensors[name] = after
+    # Readers of the format want to be told which framework wrote the tensors.
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
 
 
 def _tensors_by_shard(weight_map: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -121,7 +148,12 @@ def _tensors_by_shard(weight_map: Mapping[str, str]) -> dict[str, tuple[str, ...
     return {shard: tuple(names) for shard, names in held.items()}
 
 
-def _read(source: Checkpoint, names: Sequence[str]) -> dict[str, torch.Tensor]:
+def read_tensors(source: Checkpoint, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Some of a checkpoint's tensors, by their names in the model; nothing else is read.
+
+    Raises:
+        IntegrityError: a file is missing or not valid safetensors.
+    """
     tensors = {}
     stored = {name: kept for kept, name in parameter_names(source).items()}
     for name in names:

@@ -32,7 +32,7 @@ from editors.keys import KeyReader
 from editors.loading import LoadedModel
 from editors.moments import Corpus, second_moments
 from editors.options import config_from
-from editors.patch import LowRank, Patch, applied
+from editors.patch import Dense, LowRank, Patch, TensorEdit, applied, smaller
 from editors.provenance import provenance_of
 from editors.solver import cholesky_factor, solve
 from editors.suffix import CLEAN_TOKENS
@@ -129,10 +129,10 @@ class Memit:
 
     def _written(self, model: LoadedModel, facts: Facts, kept: tuple[KeyRow, ...], layers: list[int],
                  moments: Mapping[int, Tensor], change: Tensor, earlier: Sequence[Patch],
-                 progress: Progress) -> tuple[tuple[LowRank, ...], dict[str, Tensor]]:
+                 progress: Progress) -> tuple[tuple[TensorEdit, ...], dict[str, Tensor]]:
         reader = KeyReader(model, facts.keys, layers[0], CLEAN_TOKENS * self.config.search.token_budget)
         keeper = KeyReader(model, kept, layers[0], CLEAN_TOKENS * self.config.search.token_budget) if kept else None
-        edits: list[LowRank] = []
+        edits: list[TensorEdit] = []
         written: dict[str, Tensor] = {}
         target: Tensor | None = None
         with ExitStack() as stack:
@@ -155,8 +155,8 @@ class Memit:
         return tuple(edits), written
 
 
-def as_edit(model: LoadedModel, layer: int, left: Tensor, right: Tensor) -> LowRank:
+def as_edit(model: LoadedModel, layer: int, left: Tensor, right: Tensor) -> LowRank | Dense:
     """The update left @ right (D, F) of a layer's FFN output matrix, in the parameter's own layout, float32."""
     if model.anatomy.layout == "in_out":
         left, right = right.T, left.T
-    return LowRank(model.anatomy.mlp_output_parameter(layer), left.float().contiguous(), right.float().contiguous())
+    return smaller(LowRank(model.anatomy.mlp_output_parameter(layer), left.float().contiguous(), right.float().contiguous()))

@@ -69,6 +69,17 @@ class Dense:
         return self.change.to(weight.device, torch.float64)
 
 
+def smaller(edit: LowRank) -> LowRank | Dense:
+    """The same update in the form that holds fewer numbers; Dense where the factors hold more than the parameter.
+
+    That is where rank > rows * columns / (rows + columns). The product is rounded to float32 once.
+    """
+    rank, size = edit.left.shape[1], edit.left.shape[0] * edit.right.shape[1]
+    if rank * (edit.left.shape[0] + edit.right.shape[1]) <= size:
+        return edit
+    return Dense(edit.parameter, (edit.left.double() @ edit.right.double()).float())
+
+
 TensorEdit = LowRank | Scale | Dense
 KINDS: dict[str, Callable[..., TensorEdit]] = {"low_rank": LowRank, "scale": Scale, "dense": Dense}
 TENSOR_FIELDS = {"low_rank": ("left", "right"), "scale": ("neurons", "factor"), "dense": ("change",)}
@@ -99,6 +110,11 @@ class Patch:
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters it changes, in order, each once."""
         return tuple(dict.fromkeys(edit.parameter for edit in self.edits))
+
+    def delta(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """The whole update of parameter `name`, float64, shaped like `weight`."""
+        return sum((edit.delta(weight) for edit in self.edits if edit.parameter == name),
+                   torch.zeros_like(weight, dtype=torch.float64))
 
     @property
     def digest(self) -> str:
@@ -171,14 +187,13 @@ def edited_tensor(name: str, weight: torch.Tensor, patches: Sequence[Patch]) -> 
         IntegrityError: the value a patch finds is not the one it was made for.
     """
     for patch in patches:
-        edits = [edit for edit in patch.edits if edit.parameter == name]
-        if not edits:
+        if name not in patch.parameters:
             continue
         expected = patch.provenance.get("pre_image", {}).get(name)
         if expected is not None and digest_tensor(weight) != expected:
             raise IntegrityError(f"{name} is not the tensor this patch was made for (expected {expected[:12]})",
                                  "apply the patch on its own base and stack")
-        weight = (weight.double() + sum(edit.delta(weight) for edit in edits)).to(weight.dtype)
+        weight = (weight.double() + patch.delta(name, weight)).to(weight.dtype)
     return weight
 
 
@@ -203,13 +218,20 @@ def applied(model: torch.nn.Module, patch: Patch) -> Iterator[None]:
 
 
 LOADER_EXAMPLE = '''\
-import json
+import json, torch
 from safetensors.torch import load_file
-patch, tensors = json.load(open("patch.json")), load_file("patch.safetensors")
+patch, tensors, changes = json.load(open("patch.json")), load_file("patch.safetensors"), {}
 for edit in patch["edits"]:
-    weight = model.get_parameter(edit["parameter"])
-    assert edit["kind"] == "low_rank"
-    left, right = (tensors[edit["tensors"][part]].double() for part in ("left", "right"))
-    weight.data = (weight.data.double() + left @ right).to(weight.dtype)
+    weight, part = model.get_parameter(edit["parameter"]).data, {name: tensors[key] for name, key in edit["tensors"].items()}
+    if edit["kind"] == "scale":
+        along = weight.double().movedim(edit["axis"], -1)
+        factor = torch.ones(along.shape[-1]).double().index_copy_(0, part["neurons"], part["factor"].double())
+        change = (along * (factor - 1)).movedim(-1, edit["axis"])
+    else:
+        change = part["change"].double() if edit["kind"] == "dense" else part["left"].double() @ part["right"].double()
+    changes[edit["parameter"]] = changes.get(edit["parameter"], 0) + change
+for name, change in changes.items():
+    weight = model.get_parameter(name)
+    weight.data = (weight.data.double() + change).to(weight.dtype)
 '''
-"""Reading a patch without this package; printed in its card."""
+"""Reading a patch without this package; printed in its card. It gives the bits of `edited_tensor`."""

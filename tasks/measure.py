@@ -48,7 +48,7 @@ def measure_folder(order: Order, candidate: Path, patches: tuple[Path, ...], hou
     key = observation_key(Checkpoint(candidate).digest, _scope(order))
     between = [digest_file(folder / "patch.json") for folder in patches]
     inputs = {"batch": order.batch.digest, "candidate": key, "patches": between, "base": order.base_digest}
-    done = house.workspace.run("measure-1", inputs, work)
+    done = house.workspace.run("measure-2", inputs, work)
     return Measured(folder=done.folder, digest=done.document["measurements"])
 
 

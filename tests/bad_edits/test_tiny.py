@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from editors.bake import bake
 from editors.contract import EditBatch, Neighbour, UpdateRequest
-from editors.loading import Checkpoint
-from editors.patch import LowRank, Patch
+from editors.loading import Checkpoint, read_shard
+from editors.patch import Dense, LowRank, Patch, edited_tensor
 from tests.bad_edits.judging import Line, refusing
 from tests.tiny import HIDDEN, INNER, tiny_folder
 
@@ -32,6 +34,19 @@ def bump(layer: int, size: float) -> LowRank:
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     folder = tmp_path_factory.mktemp("tiny")
     base = bake(Checkpoint(tiny_folder(folder / "plain")), (), folder / "base")
+    return Line.of(base, base, [REQUEST])
+
+
+@pytest.fixture(scope="module")
+def half(line: Line, tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """The same model, stored in bfloat16."""
+    folder = tmp_path_factory.mktemp("half") / "base"
+    shutil.copytree(line.base.folder, folder)
+    for shard in line.base.shards:
+        (folder / shard).unlink()
+        save_file({name: tensor.bfloat16() for name, tensor in read_shard(line.base.folder / shard).items()}, folder / shard,
+                  {"format": "pt"})
+    base = Checkpoint(folder)
     return Line.of(base, base, [REQUEST])
 
 
@@ -92,4 +107,22 @@ def test_an_edit_made_on_the_base_instead_of_the_release_is_refused(line: Line, 
     release, patch = Patch((bump(1, 0.02),)), Patch((bump(1, 0.01),))
     on_release = Line.of(line.base, line.bake(release, tmp_path / "release"), [REQUEST])
     verdict = on_release.verdict(line.bake(patch, tmp_path / "candidate"), patch)
+    assert "integrity.foreign_change" in refusing(verdict)
+
+
+def test_an_edit_that_rounding_erased_is_refused_as_such(half: Line, tmp_path: Path) -> None:
+    """What bfloat16 leaves of a weak edit, written as a patch of its own, because baking refuses the edit itself."""
+    weak = bump(1, 1e-4)
+    weight = read_shard(half.parent.folder / half.parent.weight_map[weak.parameter])[weak.parameter]
+    left = edited_tensor(weak.parameter, weight, [Patch((weak,))]).double() - weight.double()
+    candidate = half.bake(Patch((Dense(weak.parameter, left.float()),)), tmp_path / "candidate")
+    verdict = half.verdict(candidate, Patch((weak,)))
     assert about_files(refusing(verdict)) == ["integrity.cast_loss"]
+
+
+def test_noise_of_half_precision_refuses_nothing(half: Line, tmp_path: Path) -> None:
+    patch = Patch((bump(1, 0.003),))
+    verdict = half.verdict(half.bake(patch, tmp_path / "candidate"), patch)
+    noise = next(rule for rule in verdict.rules if rule.name == "integrity.cast_noise")
+    assert noise.observed > 0.01
+    assert about_files(refusing(verdict)) == []

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from editors.bake import REST, bake
+from editors.bake import REST, bake, casts, read_tensors
 from editors.digest import digest_file
 from editors.errors import IntegrityError
 from editors.loading import INDEX, Checkpoint, load, read_shard
@@ -61,16 +64,48 @@ def test_a_checkpoint_saved_from_the_body_alone_gets_the_models_names(tmp_path: 
     assert bake(Checkpoint(bare.folder), [patch], tmp_path / "one").digest == bake(whole, [patch], tmp_path / "two").digest
 
 
+def halved(folder: Path) -> Checkpoint:
+    source = Checkpoint(tiny_folder(folder / "base"))
+    tensors = {name: tensor.bfloat16() for name, tensor in read_shard(source.folder / ONE_FILE).items()}
+    save_file(tensors, source.folder / ONE_FILE, {"format": "pt"})
+    return Checkpoint(source.folder)
+
+
 def test_half_precision_stays_and_is_rounded_once(tmp_path: Path) -> None:
-    source = Checkpoint(tiny_folder(tmp_path / "base"))
-    halved = {name: tensor.bfloat16() for name, tensor in read_shard(source.folder / ONE_FILE).items()}
-    save_file(halved, source.folder / ONE_FILE, {"format": "pt"})
-    half = Checkpoint(source.folder)
+    half = halved(tmp_path)
+    weights = read_shard(half.folder / ONE_FILE)
     patch = low_rank(half, 1)
     name = patch.parameters[0]
     baked = read_shard(bake(half, [patch], tmp_path / "candidate").folder / "model-layer-001.safetensors")[name]
     assert baked.dtype == torch.bfloat16
-    assert torch.equal(baked, (halved[name].double() + patch.edits[0].delta(halved[name])).bfloat16())
+    assert torch.equal(baked, (weights[name].double() + patch.edits[0].delta(weights[name])).bfloat16())
+
+
+def test_loss_and_noise_of_the_cast_are_kept_beside_the_folder(tmp_path: Path) -> None:
+    half = halved(tmp_path)
+    patch = low_rank(half, 1, size=0.003)
+    (name,) = patch.parameters
+    baked = bake(half, [patch], tmp_path / "candidate")
+    before, after = (read_tensors(folder, [name])[name].double() for folder in (half, baked))
+    wanted = patch.edits[0].left.double() @ patch.edits[0].right.double()
+    share = float(((after - before) * wanted).sum() / (wanted * wanted).sum())
+    found = casts(baked)[patch.digest][name]
+    assert found.loss == pytest.approx(1 - share, abs=1e-9)
+    assert found.noise == pytest.approx(float((after - before - share * wanted).norm() / wanted.norm()), rel=1e-6)
+    assert abs(found.loss) < 0.01 < found.noise
+    assert casts(bake(half, [], tmp_path / "none")) == {}
+
+
+def test_an_update_that_rounding_erases_is_not_baked(tmp_path: Path) -> None:
+    half = halved(tmp_path)
+    patch = low_rank(half, 1, size=1e-5)
+    with pytest.raises(IntegrityError) as refused:
+        bake(half, [low_rank(half, 0), patch], tmp_path / "candidate")
+    assert re.match(rf"rounding to bfloat16 erases 8\d\.\d% of what patch {patch.digest[:12]} changes in "
+                    rf"{re.escape(patch.parameters[0])}, more than 1%", refused.value.message)
+    assert "edit a float32 copy of the base" in refused.value.hint
+    assert not (tmp_path / "candidate").exists()
+    bake(Checkpoint(tiny_folder(tmp_path / "single")), [patch], tmp_path / "in-float32")
 
 
 def test_only_declared_tensors_change_and_other_files_are_copied(source: Checkpoint, tmp_path: Path) -> None:
@@ -183,3 +218,58 @@ def test_a_corrupt_shard_is_named(source: Checkpoint, tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(IntegrityError, match=r"model-layer-001\.safetensors is not a valid safetensors file"):
         bake(layered, [low_rank(source, 1)], tmp_path / "candidate")
+
+
+PEAKS = """
+import re, sys
+from pathlib import Path
+import torch
+from editors.bake import bake
+from editors.loading import Checkpoint
+from editors.patch import LowRank, Patch
+
+def peak(source, target):
+    draw = torch.Generator().manual_seed(0)
+    names = [source.anatomy.mlp_output_parameter(layer) for layer in range(source.anatomy.layer_count)]
+    patch = Patch(tuple(LowRank(name, torch.randn(256, 2, generator=draw), torch.randn(2, 4096, generator=draw))
+                        for name in names))
+    Path("/proc/self/clear_refs").write_text("5")
+    bake(source, [patch], target)
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+few, many, out = map(Path, sys.argv[1:])
+peak(Checkpoint(few), out / "warm")
+print(peak(Checkpoint(few), out / "few"), peak(Checkpoint(many), out / "many"))
+"""
+"""Bakes in a process of its own and prints the peak of its resident memory, set back before each bake."""
+
+
+@pytest.mark.parametrize("layout", ["a file a layer", "one file"])
+def test_peak_memory_does_not_grow_with_the_number_of_layers(layout: str, tmp_path: Path) -> None:
+    """Every layer is edited; 36 layers more, of 12 MiB each, may not cost the memory of one."""
+    few, many = (wide(tmp_path / f"base-{layers}", layers, layout) for layers in (4, 40))
+    # what is freed is given back at once, so that the peak is that of the tensors alive
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    printed = subprocess.run([sys.executable, "-c", PEAKS, str(few), str(many), str(tmp_path)], capture_output=True, text=True,
+                             check=True, env=environment).stdout
+    peaks = [int(peak) for peak in printed.split()]
+    layer_bytes = 3 * 256 * 4096 * 4
+    assert peaks[1] - peaks[0] < layer_bytes
+
+
+def wide(folder: Path, layers: int, layout: str) -> Path:
+    """A checkpoint of equal, wide layers; the other tensors of a model are not needed for baking."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({
+        "model_type": "llama", "hidden_size": 256, "intermediate_size": 4096, "num_hidden_layers": layers,
+        "num_attention_heads": 4, "vocab_size": 512}))
+    shapes = {"down_proj": (256, 4096), "up_proj": (4096, 256), "gate_proj": (4096, 256)}
+    shards: dict[str, dict[str, torch.Tensor]] = {}
+    for layer in range(layers):
+        shard = ONE_FILE if layout == "one file" else f"model-layer-{layer:03d}.safetensors"
+        draw = torch.Generator().manual_seed(layer)
+        shards.setdefault(shard, {}).update({f"model.layers.{layer}.mlp.{name}.weight": torch.randn(shape, generator=draw)
+                                             for name, shape in shapes.items()})
+    for shard, tensors in shards.items():
+        save_file(tensors, folder / shard, {"format": "pt"})
+    return folder

@@ -14,6 +14,8 @@ GOOD: Mapping[str, tuple[float | None, float]] = {
     "integrity.update_relative_norm": (None, 0.02),
     "integrity.cumulative_relative_norm": (None, 0.03),
     "integrity.cast_loss": (None, 0.0),
+    "integrity.cast_noise": (None, 0.05),
+    "integrity.foreign_change": (None, 0.0),
     "efficacy.prob_success": (0.0, 1.0),
     "efficacy.teacher_forced": (0.0, 1.0),
     "efficacy.generate_exact": (0.0, 1.0),

@@ -36,7 +36,9 @@ def test_integrity_of_an_honest_edit(line: Line) -> None:
     assert earlier.parent == earlier.candidate > 0
     assert (cumulated[name].parent, cumulated[name].candidate) == (0.0, pytest.approx(norm.candidate))
     [loss] = of(measured, "integrity.cast_loss")
-    assert 0 < loss.candidate < 1e-5
+    [noise] = of(measured, "integrity.cast_noise")
+    assert abs(loss.candidate) < 1e-9 < noise.candidate < 1e-5
+    assert [row.candidate for row in of(measured, "integrity.foreign_change")] == [0.0]
 
 
 def test_integrity_names_what_the_patch_does_not_declare(line: Line, tmp_path: Path) -> None:
@@ -64,18 +66,37 @@ def test_integrity_of_nothing_and_of_nan(line: Line, tmp_path: Path) -> None:
     assert {row.candidate for row in of(measured, "efficacy.prob_success")} == {0.0}
 
 
-def test_cast_loss_shows_an_update_that_rounding_ate(line: Line, tmp_path: Path) -> None:
+def test_erasing_and_noise_are_told_apart_in_half_precision(line: Line, tmp_path: Path) -> None:
+    half = _halved(line, tmp_path / "half")
+    strong = line.edit(1, 1e-2, seed=3)
+    rows = {row.metric: row.candidate for row in inspect(half, half, bake(half, [strong], tmp_path / "strong"), strong).rows}
+    assert abs(rows["integrity.cast_loss"]) < 0.01 < rows["integrity.cast_noise"]
+    assert rows["integrity.foreign_change"] == 0.0
+    weak = line.edit(1, 1e-6, seed=3)
+    with pytest.raises(IntegrityError, match=r"rounding to bfloat16 erases 9\d\.\d% of what patch"):
+        bake(half, [weak], tmp_path / "eaten")
+    [loss] = [row for row in inspect(half, half, half, weak).rows if row.metric == "integrity.cast_loss"]
+    assert loss.candidate == pytest.approx(1.0)
+
+
+def test_a_change_that_is_not_the_patchs_is_seen(line: Line, tmp_path: Path) -> None:
+    other = line.edit(1, 0.05, seed=8)
+    candidate = bake(line.parent, [line.patch, other], tmp_path / "more")
+    rows = inspect(line.base, line.parent, candidate, line.patch).rows
+    [foreign] = [row for row in rows if row.metric == "integrity.foreign_change"]
+    weight = load(line.parent).model.get_parameter(foreign.prompt)
+    expected = float(other.edits[0].delta(weight).norm() / line.patch.edits[0].delta(weight).norm())
+    assert foreign.candidate == pytest.approx(expected, rel=1e-4)
+
+
+def _halved(line: Line, folder: Path) -> Checkpoint:
     model = load(line.base).model
-    folder = tmp_path / "half"
     model.bfloat16().save_pretrained(folder)
     model.float()
     for name in line.base.carried_files:
         if not (folder / name).exists():
             (folder / name).write_bytes((line.base.folder / name).read_bytes())
-    half = Checkpoint(folder)
-    tiny = line.edit(1, 1e-6, seed=3)
-    rows = inspect(half, half, bake(half, [tiny], tmp_path / "eaten"), tiny).rows
-    assert [row.candidate for row in rows if row.metric == "integrity.cast_loss"] == [pytest.approx(1.0, abs=0.05)]
+    return Checkpoint(folder)
 
 
 def test_mixed_up_models_are_refused(line: Line) -> None:

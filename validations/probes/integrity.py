@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from editors.cast import cast_of
 from editors.contract import Progress, silent
 from editors.loading import Checkpoint, read_shard
 from editors.patch import Patch
@@ -28,7 +29,9 @@ def inspect(base: Checkpoint, parent: Checkpoint, candidate: Checkpoint, patch: 
     a row of 1 for each tensor that differs from the parent's, is gone or is new, and is not in the patch.
     `.something_changed`: 1 or 0. For each tensor that the patch declares or that changed:
     `.update_relative_norm` ||W' - W||_F / ||W||_F against the parent, `.cumulative_relative_norm` against the base (the
-    parent's own beside it), and `.cast_loss`, the share of the patch's update that rounding to the stored dtype ate.
+    parent's own beside it). For each that the patch declares: `.cast_loss` and `.cast_noise`, the share of the update
+    that rounding to the stored dtype erased, and the noise it added (`editors.cast`); `.foreign_change`, the norm of what
+    neither the patch nor rounding explains, relative to the update's.
 
     Source: Yao et al. 2023 and Gupta et al. 2024, arXiv:2401.07453, for the growth of the norm as a warning of collapse.
     """
@@ -70,8 +73,14 @@ class Change:
                    parent=relative_norm(parent - base, base))
         edits = [edit for edit in patch.edits if edit.parameter == self.name]
         if edits:
-            wanted = sum((edit.delta(self.parent) for edit in edits), torch.zeros_like(update))
-            yield _row("cast_loss", self.name, relative_norm(update - wanted, wanted))
+            wanted = patch.delta(self.name, self.parent)
+            cast = cast_of(self.parent, self.candidate, wanted)
+            yield _row("cast_loss", self.name, cast.loss)
+            yield _row("cast_noise", self.name, cast.noise)
+            # a rounding moves a number by at most half this much; the rest is for the steps between the two
+            rounding = len(edits) * torch.finfo(self.candidate.dtype).eps * torch.maximum(parent.abs(), candidate.abs())
+            excess = ((update - wanted).abs() - rounding).clamp(min=0.0)
+            yield _row("foreign_change", self.name, relative_norm(excess, wanted))
 
 
 def relative_norm(change: torch.Tensor, whole: torch.Tensor) -> float:
