@@ -27,14 +27,15 @@ from editors.corpus import LENGTH, default_corpus, row_count
 from editors.costs import Work, estimate_of
 from editors.earlier import earlier_keys, joined, remembered
 from editors.errors import ConfigError
+from editors.factors import Factors, moment_factors
 from editors.facts import Facts, KeyRow, facts_of, ordinary_keys, with_shared_answers
 from editors.keys import KeyReader
 from editors.loading import LoadedModel
-from editors.moments import Corpus, second_moments
+from editors.moments import Corpus
 from editors.options import config_from
 from editors.patch import LowRank, Patch, applied
 from editors.provenance import provenance_of
-from editors.solver import cholesky_factor, solve
+from editors.solver import solve
 from editors.target_search import SearchConfig, search_targets
 
 
@@ -113,13 +114,13 @@ class Memit:
         model.anatomy.require_plain_output(self.name)
         layers = sorted(location.layers)
         corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
-        moments = second_moments(model, layers, corpus, statistics, progress, batch.base_digest)
+        factors = moment_factors(model, layers, corpus, statistics, progress, batch.base_digest)
         facts = facts_of(model, batch, location, self.config.position, self.config.contexts)
         rows, owners = with_shared_answers(facts, batch) if self.config.share_answers else (facts.targets, None)
         found = search_targets(model, layers[-1], rows, self.config.search, progress)
         change = self.config.gain * (found.change if owners is None else found.change[list(owners)])
         kept = ordinary_keys(model, self.config.position) if self._preserves(batch) else ()
-        edits, keys = self._written(model, facts, kept, layers, moments, change, earlier, progress)
+        edits, keys = self._written(model, facts, kept, layers, factors, change, earlier, progress)
         return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, found),
                      remembered(keys))
 
@@ -127,7 +128,7 @@ class Memit:
         return self.config.preserve_weight > 0 and any(request.is_chat for request in batch.requests)
 
     def _written(self, model: LoadedModel, facts: Facts, kept: tuple[KeyRow, ...], layers: list[int],
-                 moments: Mapping[int, Tensor], change: Tensor, earlier: Sequence[Patch],
+                 factors: Factors, change: Tensor, earlier: Sequence[Patch],
                  progress: Progress) -> tuple[tuple[LowRank, ...], dict[str, Tensor]]:
         reader = KeyReader(model, facts.keys, layers[0], self.config.search.token_budget)
         keeper = KeyReader(model, kept, layers[0], self.config.search.token_budget) if kept else None
@@ -145,7 +146,7 @@ class Memit:
                     keeper.advance(layer)
                     ordinary = keeper.read(layer)[0] * self.config.preserve_weight ** 0.5
                 parameter = model.anatomy.mlp_output_parameter(layer)
-                left, right = solve(keys, (target - states) / share, cholesky_factor(moments[layer].to(keys.device)),
+                left, right = solve(keys, (target - states) / share, factors[layer].to(keys.device),
                                     self.config.covariance_weight, joined(ordinary, earlier_keys(earlier, parameter, keys)))
                 edits.append(as_edit(model, layer, left, right))
                 written[parameter] = keys
