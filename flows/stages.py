@@ -28,6 +28,7 @@ from tasks.records import Order, Registered
 from tasks.register import mark_approval, mirror_promotion
 from tasks.tracking import ChannelTruth
 from tasks.vet import vet
+from tasks.warm import warm
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +55,7 @@ take_measure = stage("measure")(measure)
 pass_judgement = stage("judge")(judge)
 look_over = stage("vet")(vet)
 write_down = stage("register")(enrol)
+fill_store = stage("warm")(warm)
 
 
 @stage("approve")
