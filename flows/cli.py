@@ -122,6 +122,23 @@ def warm(
 
 
 @app.command()
+def calibrate(
+    model: BaseArgument,
+    facts: Annotated[str | None, typer.Option("--facts", help="JSON lines: prompt, subject, answer, paraphrases.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="Only this one; may be given again.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find each method's layers and options for a model, by editing facts that it knows. Later edits of this model use them.
+
+    Example: `suture calibrate smollm2-135m-instruct --method memit`
+    """
+    with answering(as_json) as settings:
+        from flows import run
+
+        _print(run.calibrate(settings, model, facts, method or [], quiet=as_json), console.show_calibrated, as_json)
+
+
+@app.command()
 def approve(
     version: VersionArgument,
     by: ByOption = None,

@@ -114,6 +114,27 @@ def show_warmed(answer: dict[str, Any]) -> None:
     _next(out, answer["next"])
 
 
+def show_calibrated(answer: dict[str, Any]) -> None:
+    """Every trial of a sweep, the best marked, and where the result is kept."""
+    from rich.table import Table
+
+    out = _console()
+    for swept in answer["methods"]:
+        table = Table(title=f"{swept['method']}, {swept['facts']} edits", title_justify="left")
+        for heading in ("", "varied", "layers", "options", "success", "paraphrase", "neighbourhood", "perplexity", "score"):
+            table.add_column(heading, overflow="fold")
+        for trial in swept["trials"]:
+            marks = trial["marks"]
+            table.add_row("[green]best[/]" if trial == swept["best"] else "", trial["stage"], _span(trial["layers"]),
+                          ", ".join(f"{name}={value}" for name, value in trial["options"].items()) or "-",
+                          *(f"{marks[name]:.3f}" for name in ("success", "paraphrase", "neighbourhood")),
+                          f"{100 * (marks['perplexity_ratio'] - 1):+.2f}%", f"{trial['score']:.4f}")
+        out.print(table)
+    out.print(f"[dim]{answer['base']} knows {answer['known']} of the {answer['asked']} facts.[/]")
+    _places(out, {"calibration": answer["path"], "picture": answer["picture"]})
+    _next(out, answer["next"])
+
+
 def show_decision(answer: dict[str, Any]) -> None:
     """The decision that was written."""
     out = _console()

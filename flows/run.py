@@ -53,6 +53,14 @@ def warm(settings: Settings, base: str, layers: str | None, *, quiet: bool) -> d
         return flow(base, layers)
 
 
+def calibrate(settings: Settings, base: str, facts: str | None, methods: list[str], *, quiet: bool) -> dict[str, Any]:
+    """Run `flows.calibrate.calibrate`."""
+    with _ready(settings, quiet=quiet, model=True, gate=False):
+        from flows.calibrate import calibrate as flow
+
+        return flow(base, facts, methods)
+
+
 def promote(settings: Settings, version: str, by: str, reason: str, *, quiet: bool) -> dict[str, Any]:
     """Run `flows.promote.promote`."""
     with _ready(settings, quiet=quiet, model=False):

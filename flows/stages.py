@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.progress import current
 from tasks import channel as channels
 from tasks import decisions, ledger, publish
+from tasks.calibrate import calibrate
 from tasks.edit import edit
 from tasks.enrol import enrol
 from tasks.house import House
@@ -56,6 +57,7 @@ pass_judgement = stage("judge")(judge)
 look_over = stage("vet")(vet)
 write_down = stage("register")(enrol)
 fill_store = stage("warm")(warm)
+sweep = stage("calibrate")(calibrate)
 
 
 @stage("approve")

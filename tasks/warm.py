@@ -49,7 +49,7 @@ def warm(base: str, layers: str | None, house: House) -> Warmed:
         ConfigError: a layer is not one of the model's.
     """
     checkpoint = find_base(base, house)
-    chosen = calibrated_layers(checkpoint) if layers is None else layers_of(layers, checkpoint.anatomy.layer_count)
+    chosen = calibrated_layers(checkpoint, house) if layers is None else layers_of(layers, checkpoint.anatomy.layer_count)
     before = _inventory(checkpoint, chosen, house)
     if len(before) < 1 + 2 * len(chosen):
         model = load(checkpoint, house.device)
@@ -60,9 +60,9 @@ def warm(base: str, layers: str | None, house: House) -> Warmed:
     return Warmed(base=base, base_digest=checkpoint.digest, layers=chosen, items=tuple(items))
 
 
-def calibrated_layers(checkpoint: Checkpoint) -> tuple[int, ...]:
+def calibrated_layers(checkpoint: Checkpoint, house: House) -> tuple[int, ...]:
     """Every layer that a method edits by default, for requests in either form."""
-    found = [calibration_for(method, checkpoint.digest, checkpoint.anatomy, form).layers
+    found = [calibration_for(method, checkpoint.digest, checkpoint.anatomy, form, house.calibrations).layers
              for method in editors.names() for form in FORMS]
     return tuple(sorted({layer for layers in found for layer in layers}))
 
