@@ -29,13 +29,13 @@ from editors.factors import moment_factors
 from editors.facts import facts_of
 from editors.keys import KeyReader
 from editors.loading import LoadedModel
-from editors.memit import as_edit
 from editors.moments import Corpus
 from editors.options import config_from
 from editors.patch import Patch
 from editors.provenance import provenance_of
 from editors.solver import solve
 from editors.target_search import SearchConfig, search_targets
+from editors.writing import as_edit
 
 
 @dataclass(frozen=True)
