@@ -12,6 +12,7 @@ from editors.errors import ConfigError
 METHODS = {
     "rome": "editors.rome:Rome",
     "memit": "editors.memit:Memit",
+    "alphaedit": "editors.alphaedit:AlphaEdit",
 }
 ENTRY_POINT_GROUP = "suture.editors"
 
