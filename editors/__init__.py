@@ -13,6 +13,7 @@ METHODS = {
     "rome": "editors.rome:Rome",
     "memit": "editors.memit:Memit",
     "alphaedit": "editors.alphaedit:AlphaEdit",
+    "finetune": "editors.finetune:Finetune",
 }
 ENTRY_POINT_GROUP = "suture.editors"
 

@@ -18,6 +18,7 @@ from editors.anatomy import Anatomy
 from editors.errors import IntegrityError
 
 FOLDER = Path(__file__).with_name("calibrations")
+ONE_LAYER = ("rome", "finetune")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
             return Calibration(tuple(found["layers"]), dict(found.get("options", {})), entry["source"], True)
     count = anatomy.layer_count
     first = count // 7
-    layers = (min(count // 6, count - 1),) if method == "rome" else tuple(range(first, min(first + 5, count)))
+    layers = (min(count // 6, count - 1),) if method in ONE_LAYER else tuple(range(first, min(first + 5, count)))
     return Calibration(layers, {}, "by depth, not measured on this model", False)
 
 
