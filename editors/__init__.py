@@ -12,6 +12,8 @@ from editors.errors import ConfigError
 METHODS = {
     "rome": "editors.rome:Rome",
     "memit": "editors.memit:Memit",
+    "alphaedit": "editors.alphaedit:AlphaEdit",
+    "finetune": "editors.finetune:Finetune",
 }
 ENTRY_POINT_GROUP = "suture.editors"
 

@@ -1,6 +1,7 @@
 """Which layers to edit and with what options, per model: measured where we measured, else by depth and said so.
 
-Data in `calibrations/*.yaml`, one file a model, named by the digest of its checkpoint.
+Data in `calibrations/*.yaml`, one file a model, which names the digest of its checkpoint. What a sweep found on this
+machine lies in a folder of its own, named by that digest, and counts where we ship nothing for the method.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any
 import yaml
 
 from editors.anatomy import Anatomy
+from editors.errors import IntegrityError
 
 FOLDER = Path(__file__).with_name("calibrations")
+ONE_LAYER = ("rome", "finetune")
 
 
 @dataclass(frozen=True)
@@ -30,23 +33,47 @@ class Calibration:
     is_measured: bool
 
 
-def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str = "plain") -> Calibration:
+def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str = "plain",
+                    measured: Path | None = None) -> Calibration:
     """The calibration of `method` for the base; `form` is "plain" or "chat" requests.
 
-    A model we did not measure gets layers by depth: MEMIT the five from one seventh of the depth, ROME one at a sixth
-    (the authors' choices for GPT-J and Llama lie there).
+    `measured` is the folder of sweeps on this machine, asked after what ships. A model nobody measured gets layers by
+    depth: MEMIT the five from one seventh of the depth, ROME one at a sixth (the authors' choices for GPT-J and Llama lie
+    there).
+
+    Raises:
+        IntegrityError: the file in `measured` cannot be read.
     """
-    entry = _measured().get(base_digest, {})
-    found = entry.get("methods", {}).get(method, {}).get(form)
-    if found:
-        return Calibration(tuple(found["layers"]), dict(found.get("options", {})), entry["source"], True)
+    for entry in (_shipped().get(base_digest, {}), _swept(measured, base_digest) if measured else {}):
+        found = entry.get("methods", {}).get(method, {}).get(form)
+        if found:
+            return Calibration(tuple(found["layers"]), dict(found.get("options", {})), entry["source"], True)
     count = anatomy.layer_count
     first = count // 7
-    layers = (min(count // 6, count - 1),) if method == "rome" else tuple(range(first, min(first + 5, count)))
+    layers = (min(count // 6, count - 1),) if method in ONE_LAYER else tuple(range(first, min(first + 5, count)))
     return Calibration(layers, {}, "by depth, not measured on this model", False)
 
 
+def calibration_file(measured: Path, base_digest: str) -> Path:
+    """Where a sweep keeps what it found for a base."""
+    return measured / f"{base_digest}.yaml"
+
+
 @cache
-def _measured() -> dict[str, dict[str, Any]]:
+def _shipped() -> dict[str, dict[str, Any]]:
     entries = [yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yaml"))]
     return {entry["base_digest"]: entry for entry in entries}
+
+
+def _swept(measured: Path, base_digest: str) -> dict[str, Any]:
+    path = calibration_file(measured, base_digest)
+    if not path.exists():
+        return {}
+    try:
+        entry = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if entry["base_digest"] == base_digest and entry["source"]:
+            return dict(entry)
+        raise ValueError(f"it is of the base {entry['base_digest']}")
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise IntegrityError(f"the calibration {path} cannot be read: {error}",
+                             f"rm {path}, or suture calibrate MODEL") from error

@@ -8,8 +8,6 @@ that call for names, because it is at names that an edit of facts does its damag
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -20,6 +18,7 @@ from editors.contract import Progress, silent
 from editors.digest import digest_document, digest_file
 from editors.loading import LoadedModel
 from editors.moments import Corpus
+from editors.stored import write_whole
 
 LENGTH, MOST_ROWS, ROWS_AT_ONCE, SEED = 128, 256, 128, 0
 TEMPERATURE = 0.9
@@ -30,18 +29,24 @@ TOKENS_PER_KEY_DIMENSION = 22
 
 def default_corpus(model: LoadedModel, base_digest: str, store: Path, progress: Progress = silent) -> Corpus:
     """The base's own text, from the store or sampled now from the model at hand; edits of one base share it."""
-    count = row_count(model.anatomy)
-    name = digest_document({"base": base_digest, "rows": count, "length": LENGTH, "seed": SEED,
-                            "temperature": TEMPERATURE, "openings": digest_file(OPENINGS)})
-    path = store / f"own-text-{name[:32]}.json"
+    path = corpus_file(model.anatomy, base_digest, store)
     if not path.exists():
-        store.mkdir(parents=True, exist_ok=True)
-        rows = _sampled(model, count, progress)
-        descriptor, scratch = tempfile.mkstemp(dir=store, prefix=".writing-")
-        with os.fdopen(descriptor, "w") as stream:
-            json.dump(rows, stream)
-        os.replace(scratch, path)
-    return Corpus("own-text", tuple(tuple(row) for row in json.loads(path.read_text())))
+        rows = _sampled(model, row_count(model.anatomy), progress)
+        write_whole(path, lambda scratch: scratch.write_text(json.dumps(rows)))
+    return _read(path)
+
+
+def held_corpus(shapes: Anatomy, base_digest: str, store: Path) -> Corpus | None:
+    """The base's own text where the store has it; no weight is read."""
+    path = corpus_file(shapes, base_digest, store)
+    return _read(path) if path.exists() else None
+
+
+def corpus_file(shapes: Anatomy, base_digest: str, store: Path) -> Path:
+    """Where a base's own text is kept."""
+    name = digest_document({"base": base_digest, "rows": row_count(shapes), "length": LENGTH, "seed": SEED,
+                            "temperature": TEMPERATURE, "openings": digest_file(OPENINGS)})
+    return store / f"own-text-{name[:32]}.json"
 
 
 def row_count(shapes: Anatomy) -> int:
@@ -60,6 +65,10 @@ def openings(model: LoadedModel) -> list[list[int]]:
             found.append([starts[number // 3 % len(starts)]])
         found.append(tokenizer(text)["input_ids"])
     return found
+
+
+def _read(path: Path) -> Corpus:
+    return Corpus("own-text", tuple(tuple(row) for row in json.loads(path.read_text())))
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor
 from editors.blocks import Walk, captured_input, pad, prefill
 from editors.facts import KeyRow
 from editors.loading import LoadedModel
+from editors.suffix import CLEAN_TOKENS
 
 
 @dataclass
@@ -32,12 +33,12 @@ class KeyReader:
         model: The model; edits are applied to its own parameters by the caller.
         rows: Where each key occurs, with its weight.
         first: The first layer to be edited; blocks below run once.
-        token_budget: The most tokens of one pass.
+        token_budget: The most tokens of a pass that keeps its activations; these passes keep none and take more.
     """
 
-    def __init__(self, model: LoadedModel, rows: Sequence[KeyRow], first: int, token_budget: int = 4096) -> None:
+    def __init__(self, model: LoadedModel, rows: Sequence[KeyRow], first: int, token_budget: int = 256) -> None:
         self.model, self.layer, self.count = model, first, 1 + max(row.owner for row in rows)
-        self.parts = [self._prepare(group) for group in _grouped(rows, token_budget)]
+        self.parts = [self._prepare(group) for group in _grouped(rows, CLEAN_TOKENS * token_budget)]
 
     @torch.no_grad()
     def read(self, last: int) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 INDEX = "model.safetensors.index.json"
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 CARRIED_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """A stored tensor without its numbers; `dtype` as safetensors writes it."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,31 @@ class Checkpoint:
         """Names of the files other than weights (config, tokenizer), which are copied byte for byte."""
         return tuple(sorted(path.name for path in self.folder.iterdir()
                             if path.suffix in CARRIED_SUFFIXES and path.name != INDEX))
+
+    @cached_property
+    def headers(self) -> dict[str, TensorHeader]:
+        """Parameter name -> shape and dtype, from the shards' headers; no weight is read."""
+        from safetensors import SafetensorError, safe_open
+
+        found: dict[str, TensorHeader] = {}
+        for shard in self.shards:
+            try:
+                with safe_open(self.folder / shard, framework="pt") as stored:
+                    for name in stored.keys():  # noqa: SIM118  not a mapping
+                        part = stored.get_slice(name)
+                        found[name] = TensorHeader(tuple(part.get_shape()), str(part.get_dtype()))
+            except (OSError, SafetensorError) as error:
+                raise IntegrityError(f"{self.folder / shard} is not a valid safetensors file: {error}",
+                                     "fetch the model again") from error
+        return found
+
+    def dtype_on(self, device: str) -> str:
+        """The dtype that `load` gives the model on a device, as torch writes it."""
+        named = self.config.get("dtype") or self.config.get("torch_dtype")
+        if chosen_device(device) == "cpu":
+            return "torch.float32"
+        floats = [DTYPES[header.dtype] for header in self.headers.values() if header.dtype in DTYPES]
+        return f"torch.{named or floats[0]}"
 
     @cached_property
     def tensor_digests(self) -> dict[str, str]:
@@ -124,6 +158,13 @@ class LoadedModel:
         return next(self.model.get_input_embeddings().parameters()).device
 
 
+def chosen_device(device: str) -> str:
+    """The device that "auto" means on this machine."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
 _resident: dict[str, LoadedModel] = {}
 
 
@@ -143,8 +184,7 @@ def load(checkpoint: Checkpoint, device: str = "auto") -> LoadedModel:
     if key not in _resident:
         _resident.clear()
         anatomy = checkpoint.anatomy
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = chosen_device(device)
         dtype = torch.float32 if device == "cpu" else "auto"
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,

@@ -1,9 +1,9 @@
 """MEMIT: many facts at once, spread over several FFN output matrices.
 
 For each fact the state after the last edited block is searched that makes the model say the target (`target_search`).
-Then, layer by layer from below, the keys of all facts are read under the edits made so far, the distance that is left
-is shared out among the layers to come, and one closed form writes this layer's share (`solver`), held by the second
-moment of the keys that ordinary text produces (`moments`).
+Then, layer by layer from below, the distance that is left is shared out among the layers to come (`writing`), and one
+closed form writes each layer's share (`solver`), held by the second moment of the keys that ordinary text produces
+(`moments`).
 
 What we changed: keys and states are averaged over the same occurrences everywhere; facts with one key share one target;
 the keys of earlier accepted edits are held, which makes a sequence of batches equal to one batch (`earlier`).
@@ -14,7 +14,6 @@ Source: Meng et al. 2023, "Mass-Editing Memory in a Transformer", arXiv:2210.072
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -25,18 +24,18 @@ from editors.anatomy import Anatomy
 from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.corpus import LENGTH, default_corpus, row_count
 from editors.costs import Work, estimate_of
-from editors.earlier import earlier_keys, joined, remembered
+from editors.earlier import remembered
 from editors.errors import ConfigError
-from editors.facts import Facts, KeyRow, facts_of, ordinary_keys, with_shared_answers
-from editors.keys import KeyReader
+from editors.factors import moment_factors
+from editors.facts import facts_of, ordinary_keys, with_shared_answers
 from editors.loading import LoadedModel
-from editors.moments import Corpus, second_moments
+from editors.moments import Corpus
 from editors.options import config_from
-from editors.patch import Dense, LowRank, Patch, TensorEdit, applied, smaller
+from editors.patch import Patch
 from editors.provenance import provenance_of
-from editors.solver import cholesky_factor, solve
-from editors.suffix import CLEAN_TOKENS
+from editors.solver import solve
 from editors.target_search import SearchConfig, search_targets
+from editors.writing import Writing, write_layers
 
 
 @dataclass(frozen=True)
@@ -114,49 +113,21 @@ class Memit:
         model.anatomy.require_plain_output(self.name)
         layers = sorted(location.layers)
         corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
-        moments = second_moments(model, layers, corpus, statistics, progress, batch.base_digest)
+        factors = moment_factors(model, layers, corpus, statistics, progress, batch.base_digest)
         facts = facts_of(model, batch, location, self.config.position, self.config.contexts)
         rows, owners = with_shared_answers(facts, batch) if self.config.share_answers else (facts.targets, None)
         found = search_targets(model, layers[-1], rows, self.config.search, progress)
         change = self.config.gain * (found.change if owners is None else found.change[list(owners)])
         kept = ordinary_keys(model, self.config.position) if self._preserves(batch) else ()
-        edits, keys = self._written(model, facts, kept, layers, moments, change, earlier, progress)
+
+        def solve_layer(layer: int, keys: Tensor, residuals: Tensor, held: Tensor | None) -> tuple[Tensor, Tensor]:
+            return solve(keys, residuals, factors[layer].to(keys.device), self.config.covariance_weight, held)
+
+        writing = Writing(facts, layers, change, self.config.spread, earlier, kept, self.config.preserve_weight,
+                          self.config.search.token_budget)
+        edits, keys = write_layers(model, writing, solve_layer, progress)
         return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, found),
                      remembered(keys))
 
     def _preserves(self, batch: EditBatch) -> bool:
         return self.config.preserve_weight > 0 and any(request.is_chat for request in batch.requests)
-
-    def _written(self, model: LoadedModel, facts: Facts, kept: tuple[KeyRow, ...], layers: list[int],
-                 moments: Mapping[int, Tensor], change: Tensor, earlier: Sequence[Patch],
-                 progress: Progress) -> tuple[tuple[TensorEdit, ...], dict[str, Tensor]]:
-        reader = KeyReader(model, facts.keys, layers[0], CLEAN_TOKENS * self.config.search.token_budget)
-        keeper = KeyReader(model, kept, layers[0], CLEAN_TOKENS * self.config.search.token_budget) if kept else None
-        edits: list[TensorEdit] = []
-        written: dict[str, Tensor] = {}
-        target: Tensor | None = None
-        with ExitStack() as stack:
-            for place, layer in enumerate(layers):
-                reader.advance(layer)
-                keys, states = reader.read(layers[-1])
-                target = states + change.T if target is None else target
-                share = (len(layers) - place) ** (1.0 if self.config.spread == "even" else 0.5)
-                ordinary = None
-                if keeper:
-                    keeper.advance(layer)
-                    ordinary = keeper.read(layer)[0] * self.config.preserve_weight ** 0.5
-                parameter = model.anatomy.mlp_output_parameter(layer)
-                left, right = solve(keys, (target - states) / share, cholesky_factor(moments[layer].to(keys.device)),
-                                    self.config.covariance_weight, joined(ordinary, earlier_keys(earlier, parameter, keys)))
-                edits.append(as_edit(model, layer, left, right))
-                written[parameter] = keys
-                stack.enter_context(applied(model.model, Patch((edits[-1],))))
-                progress("layers written", place + 1, len(layers))
-        return tuple(edits), written
-
-
-def as_edit(model: LoadedModel, layer: int, left: Tensor, right: Tensor) -> LowRank | Dense:
-    """The update left @ right (D, F) of a layer's FFN output matrix, in the parameter's own layout, float32."""
-    if model.anatomy.layout == "in_out":
-        left, right = right.T, left.T
-    return smaller(LowRank(model.anatomy.mlp_output_parameter(layer), left.float().contiguous(), right.float().contiguous()))

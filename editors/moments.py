@@ -10,23 +10,20 @@ Source: Meng et al. 2022, arXiv:2202.05262, section 3.1; Meng et al. 2023, arXiv
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from editors.blocks import Walk, captured_input
 from editors.contract import Progress, silent
 from editors.digest import digest_document, digest_tensor
-from editors.errors import IntegrityError
 from editors.loading import LoadedModel
+from editors.stored import read_tensor, write_tensor, write_whole
 
 FORMAT = "suture-second-moment-1"
 CHUNK_TOKENS = 4096
@@ -44,7 +41,7 @@ class Corpus:
         """How many tokens it has."""
         return sum(len(sequence) for sequence in self.sequences)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the token ids."""
         return digest_document([list(sequence) for sequence in self.sequences])
@@ -78,19 +75,45 @@ def second_moments(model: LoadedModel, layers: Sequence[int], corpus: Corpus, st
     Raises:
         IntegrityError: a stored file is damaged.
     """
-    digests: dict[str, str] = {}
+    files = moment_files(model, layers, corpus, store, progress, base_digest)
+    return {layer: read_moment(path) for layer, path in files.items()}
+
+
+def moment_files(model: LoadedModel, layers: Sequence[int], corpus: Corpus, store: Path,
+                 progress: Progress = silent, base_digest: str | None = None) -> dict[int, Path]:
+    """Layer -> the stored moment; those that the store lacks are computed in one pass. Arguments: `second_moments`."""
+    digests = dict(model.tensor_digests)
     paths = {layer: _path(model, layer, corpus, store, base_digest, digests) for layer in layers}
     missing = [layer for layer in layers if not paths[layer].exists()]
     if missing:
         for layer, moment in _measured(model, missing, corpus, progress).items():
-            _write(paths[layer], moment, corpus)
-    return {layer: _read(path) for layer, path in paths.items()}
+            write_tensor(paths[layer], "second_moment", moment,
+                         {"format": FORMAT, "corpus": corpus.name, "tokens": str(corpus.tokens)})
+    return paths
+
+
+def read_moment(path: Path) -> Tensor:
+    """A stored moment (F, F) float32 on the CPU.
+
+    Raises:
+        IntegrityError: the file is damaged.
+    """
+    return read_tensor(path, "second_moment")
+
+
+def held_moments(base_digest: str, layers: Sequence[int], corpus: Corpus, dtype: str, store: Path) -> dict[int, Path]:
+    """Layer -> the stored moment of a base, for the layers that the store has; no weight is read.
+
+    `dtype` is that of the model in memory, as torch writes it.
+    """
+    found = {layer: _pointed(_pointer(base_digest, _terms(layer, corpus, dtype), store)) for layer in layers}
+    return {layer: path for layer, path in found.items() if path is not None}
 
 
 def weights_digest(model: LoadedModel, layer: int, digests: dict[str, str] | None = None) -> str:
     """SHA-256 of every weight that layer `layer`'s keys depend on: all below, and its own but the output matrix.
 
-    `digests` holds tensors digested by earlier calls and takes those of this one.
+    `digests` holds tensors whose digest is known (a checkpoint's, or those of earlier calls) and takes those of this one.
     """
     digests = {} if digests is None else digests
     own_output = model.anatomy.mlp_output_path(layer)
@@ -146,35 +169,24 @@ def _path(model: LoadedModel, layer: int, corpus: Corpus, store: Path, base_dige
 
     A base's files are found through a pointer named by the base's digest, because its weights are not in memory.
     """
-    what = {"format": FORMAT, "layer": layer, "corpus": corpus.digest, "dtype": str(model.model.dtype)}
-    pointer = store / f"base-{digest_document({**what, 'base': base_digest})}.txt"
-    if base_digest and pointer.exists() and (store / pointer.read_text()).exists():
-        return store / pointer.read_text()
-    path = store / f"{digest_document({**what, 'weights': weights_digest(model, layer, digests)})}.safetensors"
-    if base_digest == model.digest:
-        store.mkdir(parents=True, exist_ok=True)
-        pointer.write_text(path.name)
+    terms = _terms(layer, corpus, str(model.model.dtype))
+    pointer = _pointer(base_digest, terms, store) if base_digest else None
+    if pointer and (pointed := _pointed(pointer)):
+        return pointed
+    path = store / f"{digest_document({**terms, 'weights': weights_digest(model, layer, digests)})}.safetensors"
+    if pointer and base_digest == model.digest:
+        write_whole(pointer, lambda scratch: scratch.write_text(path.name))
     return path
 
 
-def _write(path: Path, moment: Tensor, corpus: Corpus) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    os.close(descriptor)
-    try:
-        save_file({"second_moment": moment.contiguous()}, scratch, metadata={
-            "format": FORMAT, "sha256": digest_tensor(moment), "corpus": corpus.name, "tokens": str(corpus.tokens)})
-        os.replace(scratch, path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+def _terms(layer: int, corpus: Corpus, dtype: str) -> dict[str, str | int]:
+    return {"format": FORMAT, "layer": layer, "corpus": corpus.digest, "dtype": dtype}
 
 
-def _read(path: Path) -> Tensor:
-    try:
-        with safe_open(path, framework="pt") as stored:
-            moment, metadata = stored.get_tensor("second_moment"), stored.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise IntegrityError(f"{path} cannot be read: {error}", f"rm {path}") from error
-    if digest_tensor(moment) != metadata.get("sha256"):
-        raise IntegrityError(f"{path} does not have the digest it was written with", f"rm {path}")
-    return moment
+def _pointer(base_digest: str, terms: Mapping[str, str | int], store: Path) -> Path:
+    return store / f"base-{digest_document({**terms, 'base': base_digest})}.txt"
+
+
+def _pointed(pointer: Path) -> Path | None:
+    path = pointer.with_name(pointer.read_text()) if pointer.exists() else None
+    return path if path and path.exists() else None

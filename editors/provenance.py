@@ -18,14 +18,15 @@ from editors.target_search import Search
 
 
 def provenance_of(method: str, config: Any, model: LoadedModel, batch: EditBatch, location: Location,
-                  edits: Sequence[TensorEdit], corpus: Corpus, search: Search) -> dict[str, Any]:
-    """The provenance of a closed-form edit, as JSON values."""
+                  edits: Sequence[TensorEdit], corpus: Corpus | None, search: Search) -> dict[str, Any]:
+    """The provenance of an edit, as JSON values; `corpus` None for a method that holds no text."""
+    held = corpus and {"corpus": corpus.name, "corpus_digest": corpus.digest, "tokens": corpus.tokens}
     names = dict.fromkeys(edit.parameter for edit in edits)
     return {
         "method": method, "config": asdict(config), "layers": sorted(location.layers), "layers_source": location.source,
         "base": batch.base_digest, "parent": batch.parent_digest, "model": model.digest, "batch": batch.digest,
         "pre_image": {name: model.tensor_digests[name] for name in names},
-        "second_moment": {"corpus": corpus.name, "corpus_digest": corpus.digest, "tokens": corpus.tokens},
+        "second_moment": held,
         "search": {"facts": len(search.loss), "worst_loss": round(float(search.loss.max()), 4),
                    "most_steps": int(search.steps.max())},
         "seed": 0, "device": model.device.type, "dtype": str(model.model.dtype).removeprefix("torch."),

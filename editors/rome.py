@@ -25,17 +25,17 @@ from editors.corpus import LENGTH, default_corpus, row_count
 from editors.costs import Work, estimate_of
 from editors.earlier import earlier_keys, remembered
 from editors.errors import ConfigError
+from editors.factors import moment_factors
 from editors.facts import facts_of
 from editors.keys import KeyReader
 from editors.loading import LoadedModel
-from editors.memit import as_edit
-from editors.moments import Corpus, second_moments
+from editors.moments import Corpus
 from editors.options import config_from
 from editors.patch import Patch
 from editors.provenance import provenance_of
-from editors.solver import cholesky_factor, solve
-from editors.suffix import CLEAN_TOKENS
+from editors.solver import solve
 from editors.target_search import SearchConfig, search_targets
+from editors.writing import as_edit
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,12 @@ class Rome:
             raise ConfigError(f"rome edits one layer, got {list(location.layers)}", "give one layer, or use memit")
         layer = location.layers[0]
         corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
-        moment = second_moments(model, [layer], corpus, statistics, progress, batch.base_digest)[layer]
+        factors = moment_factors(model, [layer], corpus, statistics, progress, batch.base_digest)
         facts = facts_of(model, batch, location, self.config.position, self.config.contexts)
         found = search_targets(model, layer, facts.targets, self.config.search, progress)
-        keys, _ = KeyReader(model, facts.keys, layer, CLEAN_TOKENS * self.config.search.token_budget).read(layer)
+        keys, _ = KeyReader(model, facts.keys, layer, self.config.search.token_budget).read(layer)
         parameter = model.anatomy.mlp_output_parameter(layer)
-        left, right = solve(keys, found.change.T, cholesky_factor(moment.to(keys.device)), 0.0,
+        left, right = solve(keys, found.change.T, factors[layer].to(keys.device), 0.0,
                             earlier_keys(earlier, parameter, keys), self.config.covariance_weight)
         edits = (as_edit(model, layer, left, right),)
         return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, found),

@@ -9,10 +9,16 @@ which needs one factor of C, cached, and one solve as large as the number of key
 releases equal to one batch. A key's entry in diag(w) is its slack: with 0 for the new keys they are met exactly, which
 is ROME for one fact and EMMET for many, while earlier keys and ordinary text are held as well as that allows.
 
-Source: Meng et al. 2023, arXiv:2210.07229, eq. 14 (by the Woodbury identity); Gupta et al. 2024, arXiv:2403.14236, eq. 10.
+With an orthogonal projector P and the identity in place of C^-1 and C it is AlphaEdit: the least |D|^2 whose rows lie in
+the range of P, by the same small solve on P [K Kp].
+
+Source: Meng et al. 2023, arXiv:2210.07229, eq. 14 (by the Woodbury identity); Gupta et al. 2024, arXiv:2403.14236, eq. 10;
+Fang et al. 2025, arXiv:2410.02355, eq. 12.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -62,18 +68,48 @@ def solve(keys: Tensor, residuals: Tensor, factor: Tensor, slack: float, held: T
     Raises:
         IntegrityError: keys or residuals are not finite, or with slack 0 two facts have the same key.
     """
-    keys, residuals = keys.double(), residuals.double()
+    every_key = _checked(keys, residuals, held)
+    whitened = torch.linalg.solve_triangular(factor, every_key, upper=False)
+    mixing = _mixing(whitened, keys.shape[1], slack, slack if held_slack is None else held_slack)
+    return residuals.double(), torch.linalg.solve_triangular(factor.T, whitened @ mixing, upper=True).T
+
+
+def solve_projected(keys: Tensor, residuals: Tensor, project: Callable[[Tensor], Tensor], slack: float,
+                    held: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The update R K' P (Kp Kp' P + K K' P + slack I)^-1 as two factors, `left @ right` (D, F), float64.
+
+    Args:
+        keys: (F, N).
+        residuals: (D, N): what the layer's output must gain at each key.
+        project: P, an orthogonal projector on columns, (F, M) -> (F, M) float64.
+        slack: L2 >= 0, the weight of the update's own squared norm against one key.
+        held: (F, M) keys whose outputs must stay: those of accepted edits.
+
+    Returns:
+        left (D, N): the residuals; right (N, F): how strongly each fires for a key; its rows lie in the range of P.
+
+    Raises:
+        IntegrityError: keys or residuals are not finite, or with slack 0 two facts have the same key.
+    """
+    projected = project(_checked(keys, residuals, held))
+    return residuals.double(), (projected @ _mixing(projected, keys.shape[1], slack, slack)).T
+
+
+def _checked(keys: Tensor, residuals: Tensor, held: Tensor | None) -> Tensor:
+    """New and held keys side by side, (F, N + M) float64."""
     if not bool(torch.isfinite(keys).all() and torch.isfinite(residuals).all()):
         raise IntegrityError("keys or residuals of the edit are not finite", "lower the clamp or the learning rate")
-    every_key = keys if held is None else torch.cat([keys, held.double()], dim=1)
-    whitened = torch.linalg.solve_triangular(factor, every_key, upper=False)
+    return keys.double() if held is None else torch.cat([keys.double(), held.double()], dim=1)
+
+
+def _mixing(whitened: Tensor, count: int, slack: float, held_slack: float) -> Tensor:
+    """First `count` columns of (diag(slack) + X' X)^-1, X (rank, N + M) the whitened keys, new ones first."""
     gram = whitened.T @ whitened
-    gram.diagonal()[:keys.shape[1]].add_(slack)
-    gram.diagonal()[keys.shape[1]:].add_(slack if held_slack is None else held_slack)
+    gram.diagonal()[:count].add_(slack)
+    gram.diagonal()[count:].add_(held_slack)
     gram_factor, failed = torch.linalg.cholesky_ex(gram)
     if int(failed) or float(gram_factor.diagonal().min()) < 1e-6 * float(gram_factor.diagonal().max()):
         raise IntegrityError("two facts of this batch have the same key, so they cannot both be written exactly",
                              "use memit, or give the requests different subjects")
-    selected = torch.eye(gram.shape[0], keys.shape[1], dtype=gram.dtype, device=gram.device)
-    mixing = torch.cholesky_solve(selected, gram_factor)
-    return residuals, torch.linalg.solve_triangular(factor.T, whitened @ mixing, upper=True).T
+    selected = torch.eye(gram.shape[0], count, dtype=gram.dtype, device=gram.device)
+    return torch.cholesky_solve(selected, gram_factor)

@@ -30,6 +30,7 @@ Start here: `suture edit examples/facts.yaml --dry-run`
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 SheetArgument = Annotated[str, typer.Argument(help="Edit sheet: YAML, JSON or JSONL; a file or s3://bucket/key.")]
+BaseArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A base as a sheet names it: packaged, folder, hub id, s3://.")]
 VersionArgument = Annotated[str, typer.Argument(help="A version as `suture edit` prints it, or its unique beginning.")]
 ChannelArgument = Annotated[str, typer.Argument(help="A line of releases, for example `demo`.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name, where several have this channel.")]
@@ -102,6 +103,39 @@ def measure(
         from flows import run
 
         _print(run.measure(settings, sheet, version, quiet=as_json), console.show_measured, as_json)
+
+
+@app.command()
+def warm(
+    model: BaseArgument,
+    layers: Annotated[str | None, typer.Option("--layers", help="Such as `3-7,15`, or `all`. Default: the calibrated.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute a model's statistics ahead, so that its first edit starts in seconds. Run again, it does nothing.
+
+    Example: `suture warm smollm2-135m-instruct`
+    """
+    with answering(as_json) as settings:
+        from flows import run
+
+        _print(run.warm(settings, model, layers, quiet=as_json), console.show_warmed, as_json)
+
+
+@app.command()
+def calibrate(
+    model: BaseArgument,
+    facts: Annotated[str | None, typer.Option("--facts", help="JSON lines: prompt, subject, answer, paraphrases.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="Only this one; may be given again.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find each method's layers and options for a model, by editing facts that it knows. Later edits of this model use them.
+
+    Example: `suture calibrate smollm2-135m-instruct --method memit`
+    """
+    with answering(as_json) as settings:
+        from flows import run
+
+        _print(run.calibrate(settings, model, facts, method or [], quiet=as_json), console.show_calibrated, as_json)
 
 
 @app.command()

@@ -95,6 +95,46 @@ def show_measured(answer: dict[str, Any]) -> None:
     out.print(_rules(answer["verdict"]["rules"]))
 
 
+def show_warmed(answer: dict[str, Any]) -> None:
+    """The statistics of a base: what was there and what was made, with sizes."""
+    from rich.table import Table
+
+    out = _console()
+    table = Table(title=f"Statistics of {_safe(answer['base'])}", title_justify="left")
+    for heading in ("what", "layers there before", "layers made now", "MiB"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "MiB" else "left")
+    for what in dict.fromkeys(item["what"] for item in answer["items"]):
+        items = [item for item in answer["items"] if item["what"] == what]
+        table.add_row(what, *(_filled(items, made) for made in (False, True)),
+                      f"{sum(item['size_bytes'] for item in items) / 2**20:.1f}")
+    out.print(table)
+    made, count = sum(item["made"] for item in answer["items"]), len(answer["items"])
+    out.print(f"[bold green]Warm.[/] {f'{made} of {count} files were made.' if made else 'Nothing was to be done.'}")
+    _places(out, {"store": answer["store"]})
+    _next(out, answer["next"])
+
+
+def show_calibrated(answer: dict[str, Any]) -> None:
+    """Every trial of a sweep, the best marked, and where the result is kept."""
+    from rich.table import Table
+
+    out = _console()
+    for swept in answer["methods"]:
+        table = Table(title=f"{swept['method']}, {swept['facts']} edits", title_justify="left")
+        for heading in ("", "varied", "layers", "options", "success", "paraphrase", "neighbourhood", "perplexity", "score"):
+            table.add_column(heading, overflow="fold")
+        for trial in swept["trials"]:
+            marks = trial["marks"]
+            table.add_row("[green]best[/]" if trial == swept["best"] else "", trial["stage"], _span(trial["layers"]),
+                          ", ".join(f"{name}={value}" for name, value in trial["options"].items()) or "-",
+                          *(f"{marks[name]:.3f}" for name in ("success", "paraphrase", "neighbourhood")),
+                          f"{100 * (marks['perplexity_ratio'] - 1):+.2f}%", f"{trial['score']:.4f}")
+        out.print(table)
+    out.print(f"[dim]{answer['base']} knows {answer['known']} of the {answer['asked']} facts.[/]")
+    _places(out, {"calibration": answer["path"], "picture": answer["picture"]})
+    _next(out, answer["next"])
+
+
 def show_decision(answer: dict[str, Any]) -> None:
     """The decision that was written."""
     out = _console()
@@ -223,6 +263,12 @@ def _safe(text: str) -> str:
 def _brief(text: str | None, limit: int = 160) -> str:
     flat = " ".join((text or "").split())
     return flat if len(flat) <= limit else flat[:limit - 1] + "…"
+
+
+def _filled(items: Sequence[dict[str, Any]], made: bool) -> str:
+    found = [item for item in items if item["made"] == made]
+    layers = [item["layer"] for item in found if item["layer"] is not None]
+    return _span(layers) if layers else "yes" if found else "-"
 
 
 def _span(layers: Sequence[int]) -> str:

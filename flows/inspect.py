@@ -27,7 +27,7 @@ def dry_run(settings: Settings, sheet: str) -> dict[str, Any]:
     with open_house(settings) as house:
         current().stage("intake")
         order = intake(sheet, house)
-        method = method_of(order)
+        method = method_of(order, house)
         shapes = Checkpoint(order.parent_folder).anatomy
         estimate: Estimate = method.editor.estimate(shapes, order.batch)
     chat = sum(request.is_chat for request in order.batch.requests)

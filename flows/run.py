@@ -45,6 +45,22 @@ def measure(settings: Settings, sheet: str, version: str | None, *, quiet: bool)
         return inspect(settings, sheet, version)
 
 
+def warm(settings: Settings, base: str, layers: str | None, *, quiet: bool) -> dict[str, Any]:
+    """Run `flows.warm.warm`."""
+    with _ready(settings, quiet=quiet, model=True, gate=False):
+        from flows.warm import warm as flow
+
+        return flow(base, layers)
+
+
+def calibrate(settings: Settings, base: str, facts: str | None, methods: list[str], *, quiet: bool) -> dict[str, Any]:
+    """Run `flows.calibrate.calibrate`."""
+    with _ready(settings, quiet=quiet, model=True, gate=False):
+        from flows.calibrate import calibrate as flow
+
+        return flow(base, facts, methods)
+
+
 def promote(settings: Settings, version: str, by: str, reason: str, *, quiet: bool) -> dict[str, Any]:
     """Run `flows.promote.promote`."""
     with _ready(settings, quiet=quiet, model=False):
@@ -70,7 +86,7 @@ def _shown(quiet: bool) -> Iterator[Reporter]:
 
 
 @contextmanager
-def _ready(settings: Settings, *, quiet: bool, model: bool) -> Iterator[None]:
+def _ready(settings: Settings, *, quiet: bool, model: bool, gate: bool = True) -> Iterator[None]:
     """Servers up and libraries imported; the imports run while the servers start."""
     with services(settings, prefect=True) as held, _shown(quiet) as reporter:
         reporter.stage("start")
@@ -78,7 +94,7 @@ def _ready(settings: Settings, *, quiet: bool, model: bool) -> Iterator[None]:
             import torch  # noqa: F401
             import transformers  # noqa: F401
         held.prefect()
-        if model:
+        if model and gate:
             # the gate's library takes seconds to import; it does so while the model is edited
             threading.Thread(target=_warm_gate, daemon=True).start()
         yield

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.progress import current
 from tasks import channel as channels
 from tasks import decisions, ledger, publish
+from tasks.calibrate import calibrate
 from tasks.edit import edit
 from tasks.enrol import enrol
 from tasks.house import House
@@ -28,6 +29,7 @@ from tasks.records import Order, Registered
 from tasks.register import mark_approval, mirror_promotion
 from tasks.tracking import ChannelTruth
 from tasks.vet import vet
+from tasks.warm import warm
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +56,8 @@ take_measure = stage("measure")(measure)
 pass_judgement = stage("judge")(judge)
 look_over = stage("vet")(vet)
 write_down = stage("register")(enrol)
+fill_store = stage("warm")(warm)
+sweep = stage("calibrate")(calibrate)
 
 
 @stage("approve")

@@ -20,7 +20,7 @@ def edit(order: Order, located: Located, house: House) -> Edited:
         ConfigError: an option of the method is unknown or outside its range.
         IntegrityError: the search met numbers that are not finite.
     """
-    method = method_of(order)
+    method = method_of(order, house)
 
     def work(folder: Path) -> dict[str, Any]:
         from editors.loading import Checkpoint, load

@@ -26,29 +26,30 @@ def enrol(order: Order, located: Located, edited: Edited, measured: Measured, ju
         StoreError: the store cannot be reached, forbids, or failed.
         ServiceError: the tracking server cannot be reached, or failed.
     """
-    page = write_page(order, located, edited, measured, judged)
+    page = write_page(order, located, edited, measured, judged, house)
     evidence = {Path(item.path).name: located.folder / item.path for item in located.location.evidence}
     artefacts = {"page.html": page, "expectations.json": judged.folder / "expectations.json", **evidence}
     state = channels.read(house.store, order.model, order.channel)
     dossier = Dossier(
         model=order.model, channel=order.channel, base=BaseReference(name=order.base, digest=order.base_digest),
         parent=state.manifest if state and order.parent_version else None, patch=edited.folder,
-        method=method_of(order).name, batch=order.batch, verdict=judged.verdict,
+        method=method_of(order, house).name, batch=order.batch, verdict=judged.verdict,
         measurements=read_measurements(measured), artefacts=artefacts)
     staged = stage_candidate(house.store, dossier, Checkpoint(edited.candidate_folder))
     upload(house.store, staged.candidate, edited.candidate_folder, house.progress)
     submission = Submission(
         candidate=staged.candidate, base_folder=order.base_folder, patches=(*order.stack, edited.folder), batch=order.batch,
-        location=located.location, options=method_of(order).options, measurements=dossier.measurements,
+        location=located.location, options=method_of(order, house).options, measurements=dossier.measurements,
         verdict=judged.verdict, requester=order.requester, artefacts=artefacts)
     found = register_candidate(house.mlflow_uri, house.mlflow_artifacts, submission)
     return Registered(version=staged.candidate.version, digest=staged.candidate.digest, state=staged.candidate.state,
                       registry_name=found.name, registry_number=found.number, run_id=found.run_id, uri=found.uri, page=page)
 
 
-def write_page(order: Order, located: Located, edited: Edited, measured: Measured, judged: Judged) -> Path:
+def write_page(order: Order, located: Located, edited: Edited, measured: Measured, judged: Judged,
+               house: House) -> Path:
     """The verdict page, beside the verdict."""
-    method = method_of(order)
+    method = method_of(order, house)
     digest = candidate_digest(order.base_digest, (*order.patch_digests, edited.patch_digest), edited.candidate_digest)
     version = version_of(digest)
     about = About(

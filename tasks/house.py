@@ -39,6 +39,11 @@ class House:
         return self.cache / "statistics"
 
     @property
+    def calibrations(self) -> Path:
+        """What `suture calibrate` found, a file for each base."""
+        return self.cache / "calibrations"
+
+    @property
     def mlflow_artifacts(self) -> str | None:
         """Artifact root beside the embedded SQLite; None with a server, which has its own."""
         return (self.root / "mlflow" / "artifacts").as_uri() if self.mlflow_uri.startswith("sqlite:") else None

@@ -18,7 +18,7 @@ def locate(order: Order, house: House) -> Located:
         ConfigError: a layer of the sheet is not one of the model's.
         SheetError: a request has no such position.
     """
-    method = method_of(order)
+    method = method_of(order, house)
 
     def work(folder: Path) -> dict[str, Any]:
         from editors.loading import Checkpoint, load

@@ -12,6 +12,7 @@ from editors.contract import Editor
 from editors.errors import ConfigError
 from editors.loading import Checkpoint
 from editors.prompts import PositionRule
+from tasks.house import House
 from tasks.records import Order
 
 DEFAULT = "memit"
@@ -37,7 +38,7 @@ class ChosenMethod:
         return self.editor.name
 
 
-def method_of(order: Order) -> ChosenMethod:
+def method_of(order: Order, house: House) -> ChosenMethod:
     """The sheet's method with calibrated defaults; `auto` is MEMIT, which serves one request and thousands.
 
     Raises:
@@ -48,7 +49,7 @@ def method_of(order: Order) -> ChosenMethod:
     if order.batch.purpose not in kind.purposes:
         raise ConfigError(f"the method {name} is not for the purpose {order.batch.purpose}", "method: auto")
     form = "chat" if all(request.is_chat for request in order.batch.requests) else "plain"
-    found = calibration_for(name, order.base_digest, Checkpoint(order.base_folder).anatomy, form)
+    found = calibration_for(name, order.base_digest, Checkpoint(order.base_folder).anatomy, form, house.calibrations)
     options = {**found.options, **order.options}
     position = order.position if order.position != "auto" else options.get("position", "auto")
     layers = tuple(order.layers or found.layers)

@@ -25,7 +25,7 @@ def vet(order: Order, house: House) -> Order:
         ConfigError: the method, an option or the policy is wrong.
     """
     # a wrong option or policy is told before a model works for minutes
-    method_of(order)
+    method_of(order, house)
     policy_of(order)
     # what cannot be edited is told before the model is asked: an empty answer cannot even be scored
     _refuse(order, _judged(order, {}, house))

@@ -41,7 +41,7 @@ def test_every_entrypoint_is_a_flow(entrypoint: str) -> None:
 
 def test_each_flow_is_deployed_once_to_each_pool_and_runs_one_at_a_time() -> None:
     places = {(deployment["name"], deployment["entrypoint"]) for deployment in DEPLOYMENTS}
-    assert len(places) == len(DEPLOYMENTS) == 12
+    assert len(places) == len(DEPLOYMENTS) == 20
     for deployment in DEPLOYMENTS:
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
         assert ("pull" in deployment) == (deployment["name"] != "local"), "a container would inherit the laptop's path"

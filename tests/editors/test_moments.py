@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from editors.corpus import default_corpus
 from editors.errors import IntegrityError
 from editors.loading import Checkpoint, LoadedModel, load
-from editors.moments import Corpus, corpus_of_texts, second_moments, weights_digest
+from editors.moments import Corpus, corpus_of_texts, held_moments, moment_files, second_moments, weights_digest
 from tests.tiny import FAMILIES, INNER, SENTENCES, tiny_folder
 
 
@@ -48,6 +49,38 @@ def test_one_pass_equals_one_token_at_a_time(model: LoadedModel, corpus: Corpus,
     found = second_moments(model, [0, 2], corpus, tmp_path)
     for layer in (0, 2):
         torch.testing.assert_close(found[layer].double(), slow_moment(model, layer, corpus), rtol=1e-4, atol=1e-6)
+
+
+def test_pass_stops_at_the_highest_layer_and_reads_no_more_than_a_chunk(model: LoadedModel, corpus: Corpus, tmp_path: Path,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("editors.moments.CHUNK_TOKENS", 40)
+    entered: dict[str, list[int]] = {}
+    watched = {f"block {layer}": model.anatomy.mlp_output_path(layer) for layer in range(3)} | {"head": model.anatomy.head}
+    handles = [model.model.get_submodule(path).register_forward_pre_hook(
+        lambda _, inputs, name=name: entered.setdefault(name, []).append(inputs[0].numel() // inputs[0].shape[-1]))
+        for name, path in watched.items()]
+    second_moments(model, [1], corpus, tmp_path)
+    for handle in handles:
+        handle.remove()
+    assert sorted(entered) == ["block 0", "block 1"]
+    assert max(entered["block 1"]) <= 40
+    assert sum(entered["block 1"]) == corpus.tokens
+
+
+def test_known_digests_of_a_checkpoint_are_not_taken_again(llama: LoadedModel, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = corpus_of_texts("sentences", SENTENCES, llama, 200)
+    hashed = moment_files(replace(llama, tensor_digests={}), [1, 2], corpus, tmp_path)
+    monkeypatch.setattr("editors.moments.digest_tensor", lambda _: pytest.fail("digested again"))
+    assert moment_files(llama, [1, 2], corpus, tmp_path) == hashed
+
+
+def test_a_base_is_found_by_its_digest_alone(llama: LoadedModel, tmp_path: Path) -> None:
+    corpus = corpus_of_texts("sentences", SENTENCES, llama, 200)
+    made = moment_files(llama, [0, 2], corpus, tmp_path, base_digest=llama.digest)
+    assert held_moments(llama.digest, [0, 1, 2], corpus, "torch.float32", tmp_path) == made
+    assert held_moments(llama.digest, [0], corpus, "torch.bfloat16", tmp_path) == {}
+    assert held_moments("0" * 64, [0], corpus, "torch.float32", tmp_path) == {}
 
 
 def test_corpus_is_cut_and_capped(llama: LoadedModel) -> None:

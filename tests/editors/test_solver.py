@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from editors.errors import IntegrityError
-from editors.solver import cholesky_factor, solve
+from editors.null_space import null_space, spectrum_of
+from editors.solver import cholesky_factor, solve, solve_projected
 
 D, F, N = 7, 23, 5
 
@@ -79,6 +80,44 @@ def test_sequence_with_earlier_keys_equals_one_batch(problem: dict[str, torch.Te
 def test_earlier_keys_keep_their_outputs(problem: dict[str, torch.Tensor]) -> None:
     left, right = solve(problem["K"], problem["R"], factor(problem), 0.0, held=problem["Kp"])
     torch.testing.assert_close(left @ right @ problem["Kp"], torch.zeros(D, 4, dtype=torch.float64), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("energy", [0.1, 0.5, 0.9])
+def test_projected_solve_equals_the_printed_equation(problem: dict[str, torch.Tensor], energy: float) -> None:
+    """R K' P (Kp Kp' P + K K' P + L2 I)^-1, eq. 14 of the AlphaEdit paper: F x F, P from the eigenvectors."""
+    keys, held, ridge = problem["K"], problem["Kp"], 0.3
+    values, vectors = torch.linalg.eigh(problem["C"])
+    free = null_space(spectrum_of(problem["C"]), energy)
+    smallest = vectors[:, :free.size]
+    projector = smallest @ smallest.T
+    assert float(values[free.size:].sum() / values.sum()) >= energy > float(values[free.size + 1:].sum() / values.sum())
+    system = held @ held.T @ projector + keys @ keys.T @ projector + ridge * torch.eye(F, dtype=torch.float64)
+    expected = problem["R"] @ keys.T @ projector @ torch.linalg.inv(system)
+    left, right = solve_projected(keys, problem["R"], free, ridge, held)
+    torch.testing.assert_close(left @ right, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_projected_update_leaves_preserved_keys_alone(problem: dict[str, torch.Tensor]) -> None:
+    vectors, free = torch.linalg.eigh(problem["C"])[1], null_space(spectrum_of(problem["C"]), 0.6)
+    preserved = vectors[:, free.size:] @ torch.ones(F - free.size, 3, dtype=torch.float64)
+    left, right = solve_projected(problem["K"], problem["R"], free, 0.1)
+    torch.testing.assert_close(left @ right @ preserved, torch.zeros(D, 3, dtype=torch.float64), rtol=0, atol=1e-10)
+    assert float((left @ right @ problem["K"]).norm()) > 0.1 * float(problem["R"].norm())
+
+
+def test_projection_of_everything_is_ridge_regression(problem: dict[str, torch.Tensor]) -> None:
+    left, right = solve_projected(problem["K"], problem["R"], lambda keys: keys, 2.0)
+    identity = torch.eye(F, dtype=torch.float64)
+    torch.testing.assert_close(left @ right, dense(identity, problem["K"], problem["R"], 2.0), rtol=1e-8, atol=1e-10)
+
+
+def test_projected_sequence_with_earlier_keys_equals_one_batch(problem: dict[str, torch.Tensor]) -> None:
+    keys, residuals, free = problem["K"], problem["R"], null_space(spectrum_of(problem["C"]), 0.5)
+    at_once = torch.matmul(*solve_projected(keys, residuals, free, 2.0))
+    first = torch.matmul(*solve_projected(keys[:, :2], residuals[:, :2], free, 2.0))
+    left = residuals[:, 2:] - first @ keys[:, 2:]
+    second = torch.matmul(*solve_projected(keys[:, 2:], left, free, 2.0, held=keys[:, :2]))
+    torch.testing.assert_close(first + second, at_once, rtol=1e-8, atol=1e-10)
 
 
 def test_same_key_twice_is_refused_without_weight(problem: dict[str, torch.Tensor]) -> None:

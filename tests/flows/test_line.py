@@ -137,6 +137,17 @@ def test_dry_run_locate_and_measure_change_nothing(walk: Walk, base: str, second
     assert walk.run("history", "demo").document == before
 
 
+def test_warming_makes_what_edits_read_and_then_nothing(walk: Walk, base: str, second: Answer) -> None:
+    first = walk.run("warm", base, "--layers", "1-2")
+    assert first.code == 0, first.errors
+    assert {item["layer"] for item in first.document["items"] if item["made"]} == {2}, "the edits made layers 0 and 1"
+    again = walk.run("warm", base, "--layers", "1-2")
+    assert [item["path"] for item in again.document["items"]] == [item["path"] for item in first.document["items"]]
+    assert not any(item["made"] for item in again.document["items"])
+    refused = walk.run("warm", base, "--layers", "9")
+    assert (refused.code, refused.document["error"]) == (2, "ConfigError")
+
+
 def test_a_release_and_a_registered_version_are_bases(walk: Walk, base: str, first: Answer, second: Answer) -> None:
     model = first.document["model"]
     release = f"s3://suture/models/{model}/releases/{first.document['version']}.json"
