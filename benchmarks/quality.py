@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,18 +125,18 @@ def benches(model: LoadedModel, data: Path, *, quick: bool) -> list[Bench]:
             Bench(zsre(questions, range(batch), model), zsre(questions, range(single), model), many, few)]
 
 
-def outcomes_of(workshop: Workshop, bench: Bench, methods: Sequence[str]) -> list[Outcome]:
+def outcomes_of(workshop: Workshop, bench: Bench, methods: Sequence[str]) -> Iterator[Outcome]:
     """One data set's rows: the batches beside their unedited row, then the single edits beside theirs."""
     batches = [method for method in methods if method not in ONE_AT_A_TIME]
     singles = [method for method in methods if method in ONE_AT_A_TIME]
-    found: list[Outcome] = []
     if batches:
-        found.append(workshop.unedited(bench.batch))
-        found += [workshop.batch(method, bench.batch, bench.batch_text) for method in batches]
+        yield workshop.unedited(bench.batch)
+        for method in batches:
+            yield workshop.batch(method, bench.batch, bench.batch_text)
     if singles:
-        found.append(workshop.unedited(bench.single))
-        found += [workshop.single(method, bench.single, bench.single_text) for method in singles]
-    return found
+        yield workshop.unedited(bench.single)
+        for method in singles:
+            yield workshop.single(method, bench.single, bench.single_text)
 
 
 def tables_of(outcomes: Sequence[Outcome]) -> list[Table]:
@@ -168,7 +168,7 @@ def _share(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Measure and print; the files are written after each data set."""
+    """Measure and print; the files are written after each row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="10 records a batch, 4 single edits")
     parser.add_argument("--editors", nargs="+", metavar="NAME", choices=editors.names(), default=editors.names(),
@@ -190,11 +190,12 @@ def main() -> None:
 
         workshop = Workshop(model, CACHE / "statistics", show)
         for bench in benches(model, options.data, quick=options.quick):
-            outcomes += outcomes_of(workshop, bench, options.editors)
-            draw(outcomes, machine(), plot)
-            if options.json:
-                document = {"machine": machine(), "torch": torch.__version__, "rows": document_of(outcomes)}
-                options.json.write_text(json.dumps(document, indent=1))
+            for outcome in outcomes_of(workshop, bench, options.editors):
+                outcomes.append(outcome)
+                draw(outcomes, machine(), plot)
+                if options.json:
+                    document = {"machine": machine(), "torch": torch.__version__, "rows": document_of(outcomes)}
+                    options.json.write_text(json.dumps(document, indent=1))
     for table in tables_of(outcomes):
         console.print(table)
     console.print(f"{machine()}; picture: {plot}")

@@ -54,7 +54,7 @@ def _panel(axes: Axes, outcomes: Sequence[Outcome], name: str) -> None:
         axes.plot([mean(values)], [place], "o", color=EDITED, markersize=5)
         names.append(outcome.title)
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(names)) - 0.5, -0.5)
     axes.set_xlim(-0.03, 1.03)
     axes.tick_params(labelsize=8)
     axes.grid(visible=True, axis="x", color="#eeeeee")
