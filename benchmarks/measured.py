@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import re
 import resource
 import time
@@ -30,9 +32,11 @@ class Took:
 def measured() -> Iterator[Took]:
     """Measure the block.
 
-    Where the kernel does not let the peak begin anew, it is the process's since its start: never too low.
+    Memory that earlier work freed is first given back, or the block would use it again and seem to need none. Where the
+    kernel does not let the peak begin anew, it is the process's since its start: never too low.
     """
     took = Took()
+    _give_back()
     _reset_peak()
     before, cpu, started = _status("VmRSS"), time.process_time(), time.perf_counter()
     try:
@@ -41,6 +45,15 @@ def measured() -> Iterator[Took]:
         took.seconds, took.cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
         took.peak_bytes = _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         took.grown_bytes = max(0, took.peak_bytes - before)
+
+
+def _give_back() -> None:
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        # only glibc has it, and only glibc keeps so much
+        return
 
 
 def _reset_peak() -> None:
