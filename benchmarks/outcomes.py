@@ -38,6 +38,10 @@ class Outcome:
         """How the row is called within its data set."""
         return f"{self.method}, {self.how}"
 
+    def column(self, name: str) -> list[float]:
+        """One figure of every record."""
+        return [getattr(score, name) for score in self.scores]
+
 
 def document_of(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """The rows with their intervals, the paired change against the unedited row above, and the scores of every record."""
@@ -49,14 +53,10 @@ def document_of(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "perplexity_ratio": outcome.perplexity_ratio if math.isfinite(outcome.perplexity_ratio) else None,
             "seconds_an_edit": outcome.seconds, "cpu_seconds_an_edit": outcome.cpu_seconds,
             "memory_bytes": outcome.grown_bytes,
-            "shares": {**{entry.name: _share(_column(outcome, entry.name), _column(beside, entry.name))
+            "shares": {**{entry.name: _share(outcome.column(entry.name), beside.column(entry.name))
                           for entry in fields(Scores)}, "said": _share(outcome.said, beside.said)},
             "records": [asdict(score) for score in outcome.scores]})
     return rows
-
-
-def _column(outcome: Outcome, name: str) -> list[float]:
-    return [getattr(score, name) for score in outcome.scores]
 
 
 def _share(values: Sequence[float], before: Sequence[float]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _panel(axes: Axes, outcomes: Sequence[Outcome], name: str) -> None:
         if outcome.is_unedited:
             beside = outcome
             continue
-        values, before = ([getattr(score, name) for score in row.scores] for row in (outcome, beside))
+        values, before = outcome.column(name), beside.column(name)
         low, high = interval(values)
         place = len(names)
         axes.plot([mean(before)], [place], "|", color=UNEDITED, markersize=14, markeredgewidth=2)

@@ -22,7 +22,7 @@ RESULTS = CACHE / "benchmarks"
 HELD_OUT_PARAGRAPHS = 60
 
 
-WIDTH = 150
+WIDTH = 170
 
 
 def wide_console() -> Console:

@@ -80,7 +80,7 @@ def test_a_free_answer_counts_when_it_begins_with_the_new_one(model: LoadedModel
 
 
 def test_the_table_and_the_picture_show_every_row(outcomes: list[Outcome], tmp_path: Path) -> None:
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=170, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     for table in tables_of([*outcomes, replace(outcomes[0], dataset="zsRE")]):
         console.print(table)
     text = console.export_text()
