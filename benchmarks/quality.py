@@ -1,152 +1,196 @@
-"""How well the editors edit: CounterFact on the packaged model, with bootstrap intervals.
+"""How well the editors edit: CounterFact and zsRE on the packaged model, with bootstrap intervals.
 
-    python -m benchmarks.quality [--quick] [--json FILE] [--data FOLDER]
+    python -m benchmarks.quality [--quick] [--editors NAME ...] [--json FILE] [--plot FILE] [--data FOLDER]
 
-Two rows each, unedited and edited: MEMIT writes records 0-49 in one batch; ROME writes 20 records one at a time, those
-whose true object is the unedited model's first choice. Options are the shipped calibration, tuned on other records
-(50-149). The statistics' corpus and the text whose perplexity is measured have nothing in common.
+Editors of batches write records 0-49 of each data set in one batch. ROME and fine-tuning write 20 records one at a time:
+of CounterFact those whose true object is the unedited model's first choice, of zsRE the first. Every row stands beside the
+unedited model's on the same records; intervals are percentile bootstrap over records, those of a change paired.
+`said` is free generation: whether the greedy answer begins with the new one and a word ends there (first 20 records).
+Options are the shipped calibration, tuned on other CounterFact records (50-149) and not on zsRE. The statistics' corpus and
+the text whose perplexity is measured have nothing in common. CPU seconds are an edit's; MiB is the most that a plan took
+above the loaded model. Perplexity and memory of single edits are those of the worst.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import random
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress as Bars
 from rich.table import Table
 
 import editors
-from benchmarks.counterfact import Scores, batch_of, known_records, perplexity, read_records, record_scores
-from editors.calibration import calibration_for
-from editors.contract import Location
-from editors.loading import Checkpoint, LoadedModel, load
-from editors.packaged import packaged_folder
-from editors.patch import Patch, applied
+from benchmarks.answers import perplexity
+from benchmarks.cases import Dataset, Scores
+from benchmarks.counterfact import case_of, case_scores, known_records, read_records
+from benchmarks.intervals import interval, mean, paired_interval
+from benchmarks.machine import machine
+from benchmarks.measured import Took, measured
+from benchmarks.outcomes import Outcome, document_of
+from benchmarks.quality_picture import draw
+from benchmarks.said import said
+from benchmarks.shipped import CACHE, DATA, HELD_OUT_PARAGRAPHS, RESULTS, packaged_model, plan, wide_console
+from benchmarks.zsre import zsre
+from editors.contract import Progress, silent
+from editors.loading import LoadedModel
+from editors.patch import applied
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-CACHE = Path("~/.cache/suture").expanduser()
-RESAMPLES, SEED = 2000, 0
-HELD_OUT_PARAGRAPHS, SINGLE_PARAGRAPHS = 60, 8
+ONE_AT_A_TIME = ("rome", "finetune")
+SAID, SINGLE_PARAGRAPHS, QUICK_PARAGRAPHS = 20, 8, 12
+MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One row of the table: every record's scores, perplexity as a ratio to the unedited model's, seconds of editing."""
+class PlainText:
+    """Paragraphs that an edit must leave readable, and their perplexity under the unedited model."""
 
-    name: str
-    scores: list[Scores]
-    perplexity_ratio: float
-    seconds: float
+    paragraphs: tuple[str, ...]
+    unedited: float
 
-
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean, over records."""
-    generator = random.Random(SEED)  # noqa: S311  resampling, not cryptography
-    means = sorted(sum(generator.choices(values, k=len(values))) / len(values) for _ in range(RESAMPLES))
-    edge = int(RESAMPLES * (1 - level) / 2)
-    return means[edge], means[-edge - 1]
+    def ratio(self, model: LoadedModel) -> float:
+        """The perplexity as the model is now, as a ratio to the unedited one's."""
+        return perplexity(model, self.paragraphs) / self.unedited
 
 
-def plan(model: LoadedModel, method: str, records: Sequence[dict[str, Any]], progress: Callable[..., None]) -> Patch:
-    """The method's patch for the records, with the calibration that ships."""
-    calibration = calibration_for(method, model.digest, model.anatomy)
-    kind = editors.get(method)
-    editor = kind(type(kind().config).from_options(calibration.options))
-    location = Location(layers=calibration.layers, positions={}, source="calibration")
-    return editor.plan(model, batch_of(records, model), location, CACHE / "statistics", progress)
+@dataclass(frozen=True)
+class Bench:
+    """A data set: the cases of the batches and of the single edits, and the text that is read after each of them."""
+
+    batch: Dataset
+    single: Dataset
+    batch_text: PlainText
+    single_text: PlainText
 
 
-def batch_outcomes(model: LoadedModel, records: Sequence[dict[str, Any]], texts: Sequence[str],
-                   progress: Callable[..., None]) -> list[Outcome]:
-    """All records in one MEMIT batch."""
-    before, clean = record_scores(model, records), perplexity(model, texts)
-    started = time.perf_counter()
-    patch = plan(model, "memit", records, progress)
-    seconds = time.perf_counter() - started
-    with applied(model.model, patch):
-        after, ratio = record_scores(model, records), perplexity(model, texts) / clean
-    return [Outcome(f"unedited, {len(records)} records", before, 1.0, 0.0),
-            Outcome(f"memit, {len(records)} in one batch", after, ratio, seconds)]
+@dataclass(frozen=True)
+class Workshop:
+    """The unedited model, the store of second moments, and who is told how far the work is."""
+
+    model: LoadedModel
+    statistics: Path
+    show: Progress = silent
+
+    def unedited(self, data: Dataset) -> Outcome:
+        """The row that the others stand beside."""
+        return Outcome(data.name, "unedited", f"{len(data.cases)} records", data.score(self.model, data.cases),
+                       said(self.model, data.cases[:SAID]))
+
+    def batch(self, method: str, data: Dataset, text: PlainText) -> Outcome:
+        """All cases in one batch."""
+        count = len(data.cases)
+        with measured() as took:
+            patch = plan(self.model, method, data.cases, self.statistics, self.show)
+        with applied(self.model.model, patch):
+            return Outcome(data.name, method, f"{count} in one batch", data.score(self.model, data.cases),
+                           said(self.model, data.cases[:SAID]), text.ratio(self.model),
+                           took.seconds / count, took.cpu_seconds / count, took.grown_bytes)
+
+    def single(self, method: str, data: Dataset, text: PlainText) -> Outcome:
+        """Each case alone; perplexity and memory are the worst of the edits."""
+        scores: list[Scores] = []
+        answers: list[float] = []
+        ratios: list[float] = []
+        costs: list[Took] = []
+        count = len(data.cases)
+        for number, case in enumerate(data.cases):
+            with measured() as took:
+                patch = plan(self.model, method, [case], self.statistics)
+            costs.append(took)
+            with applied(self.model.model, patch):
+                scores += data.score(self.model, [case])
+                answers += said(self.model, [case]) if number < SAID else []
+                ratios.append(text.ratio(self.model))
+            self.show(f"{method}, single edits on {data.name}", number + 1, count)
+        return Outcome(data.name, method, f"{count} one by one", scores, answers, max(ratios),
+                       mean([took.seconds for took in costs]), mean([took.cpu_seconds for took in costs]),
+                       max(took.grown_bytes for took in costs))
 
 
-def single_outcomes(model: LoadedModel, records: Sequence[dict[str, Any]], texts: Sequence[str],
-                    progress: Callable[..., None]) -> list[Outcome]:
-    """Each record alone, by ROME; the perplexity is the worst of the edits."""
-    before, clean = record_scores(model, records), perplexity(model, texts)
-    after, worst, seconds = [], 0.0, 0.0
-    for number, record in enumerate(records):
-        started = time.perf_counter()
-        patch = plan(model, "rome", [record], lambda *_: None)
-        seconds += time.perf_counter() - started
-        with applied(model.model, patch):
-            after += record_scores(model, [record])
-            worst = max(worst, perplexity(model, texts) / clean)
-        progress("single edits", number + 1, len(records))
-    return [Outcome(f"unedited, {len(records)} known facts", before, 1.0, 0.0),
-            Outcome(f"rome, {len(records)} edits one by one", after, worst, seconds / len(records))]
+def benches(model: LoadedModel, data: Path, *, quick: bool) -> list[Bench]:
+    """Both data sets; `model` is the unedited one."""
+    source, questions = data / "counterfact_0-499.json", data / "zsre_700.json"
+    batch, single = (10, 4) if quick else (50, 20)
+    paragraphs = json.loads((data / "wikipedia_paragraphs.json").read_text())[-HELD_OUT_PARAGRAPHS:]
+    many, few = (PlainText(chosen, perplexity(model, chosen))
+                 for chosen in (tuple(paragraphs[:QUICK_PARAGRAPHS if quick else None]), tuple(paragraphs[:SINGLE_PARAGRAPHS])))
+
+    def counterfact(numbers: Sequence[int]) -> Dataset:
+        return Dataset("CounterFact", tuple(case_of(record) for record in read_records(source, numbers)), case_scores)
+
+    return [Bench(counterfact(range(batch)), counterfact(known_records(source, model, single)), many, few),
+            Bench(zsre(questions, range(batch), model), zsre(questions, range(single), model), many, few)]
 
 
-def machine() -> str:
-    """The processor's name, cores and threads in use."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
-        if info.exists() else []
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+def outcomes_of(workshop: Workshop, bench: Bench, methods: Sequence[str]) -> Iterator[Outcome]:
+    """One data set's rows: the batches beside their unedited row, then the single edits beside theirs."""
+    batches = [method for method in methods if method not in ONE_AT_A_TIME]
+    singles = [method for method in methods if method in ONE_AT_A_TIME]
+    if batches:
+        yield workshop.unedited(bench.batch)
+        for method in batches:
+            yield workshop.batch(method, bench.batch, bench.batch_text)
+    if singles:
+        yield workshop.unedited(bench.single)
+        for method in singles:
+            yield workshop.single(method, bench.single, bench.single_text)
 
 
-def table_of(outcomes: Sequence[Outcome]) -> Table:
-    """The printed table; each share with its 95% interval."""
-    table = Table(title="CounterFact, SmolLM2-135M-Instruct")
-    for heading in ("", "success", "paraphrase", "neighbourhood", "first choice", "perplexity", "seconds an edit"):
+def tables_of(outcomes: Sequence[Outcome]) -> list[Table]:
+    """A printed table a data set; each share with its 95% interval, the neighbourhood's change with its paired one."""
+    tables: dict[str, Table] = {}
+    beside = outcomes[0]
+    for place, outcome in enumerate(outcomes):
+        beside = outcome if outcome.is_unedited else beside
+        table = tables.setdefault(outcome.dataset, _table(outcome.dataset))
+        success, paraphrase, forced = (_share(outcome.column(name)) for name in ("success", "paraphrase", "teacher_forced"))
+        kept = outcome.column("neighbourhood")
+        costs = ("-", "-", "-") if outcome.is_unedited else (
+            f"{100 * (outcome.perplexity_ratio - 1):+.2f}%", f"{outcome.cpu_seconds:.1f}",
+            f"{outcome.grown_bytes / MEBIBYTE:.0f}")
+        change = "-" if outcome.is_unedited else _change(kept, beside.column("neighbourhood"))
+        ends = place + 1 < len(outcomes) and outcomes[place + 1].is_unedited
+        table.add_row(outcome.title, success, paraphrase, forced, f"{mean(outcome.said):.2f}", f"{mean(kept):.3f}", change,
+                      *costs, end_section=ends)
+    return list(tables.values())
+
+
+def _table(dataset: str) -> Table:
+    table = Table(title=f"{dataset}, SmolLM2-135M-Instruct, with 95% bootstrap intervals")
+    for heading in ("", "success", "paraphrase", "teacher-forced", "said", "neighbourhood", "its change", "perplexity", "CPU s",
+                    "MiB"):
         table.add_column(heading, justify="right" if heading else "left")
-    for outcome in outcomes:
-        shares = [_share([astuple(score)[column] for score in outcome.scores]) for column in range(4)]
-        per_edit = outcome.seconds / (len(outcome.scores) if outcome.name.startswith("memit") else 1)
-        change = f"{100 * (outcome.perplexity_ratio - 1):+.2f}%" if outcome.seconds else "-"
-        table.add_row(outcome.name, *shares, change, f"{per_edit:.1f}" if outcome.seconds else "-")
     return table
-
-
-def document_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The same as JSON, with the scores of every record."""
-    rows = []
-    for outcome in outcomes:
-        columns = {entry.name: [getattr(score, entry.name) for score in outcome.scores] for entry in fields(Scores)}
-        rows.append({"name": outcome.name, "perplexity_ratio": outcome.perplexity_ratio, "seconds": outcome.seconds,
-                     "shares": {name: {"mean": sum(values) / len(values), "interval": interval(values)}
-                                for name, values in columns.items()},
-                     "records": [asdict(score) for score in outcome.scores]})
-    return {"machine": machine(), "torch": torch.__version__, "rows": rows}
 
 
 def _share(values: Sequence[float]) -> str:
     low, high = interval(values)
-    return f"{sum(values) / len(values):.3f} [{low:.2f}, {high:.2f}]"
+    return f"{mean(values):.3f} [{low:.2f}, {high:.2f}]"
+
+
+def _change(values: Sequence[float], before: Sequence[float]) -> str:
+    low, high = paired_interval(values, before)
+    return f"{mean(values) - mean(before):+.3f} [{low:+.2f}, {high:+.2f}]"
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print; the files are written after each row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="10 records a batch, 4 single edits")
+    parser.add_argument("--editors", nargs="+", metavar="NAME", choices=editors.names(), default=editors.names(),
+                        help="default: all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with counterfact_0-499.json")
-    options = parser.parse_args()
-    console = Console()
-    model = load(Checkpoint(packaged_folder(CACHE)))
-    source = options.data / "counterfact_0-499.json"
-    texts = json.loads((options.data / "wikipedia_paragraphs.json").read_text())[-HELD_OUT_PARAGRAPHS:]
-    batch = read_records(source, range(10 if options.quick else 50))
-    with Progress(console=console, transient=True) as bars:
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="the picture; default: beside the JSON file")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with counterfact_0-499.json and zsre_700.json")
+    options, console = parser.parse_args(), wide_console()
+    plot = options.plot or (options.json.with_suffix(".png") if options.json else RESULTS / "quality.png")
+    model = packaged_model()
+    outcomes: list[Outcome] = []
+    with Bars(console=console, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int) -> None:
@@ -154,13 +198,17 @@ def main() -> None:
                 tasks[what] = bars.add_task(what, total=total or None)
             bars.update(tasks[what], completed=done)
 
-        single = read_records(source, known_records(source, model)[:4 if options.quick else 20])
-        outcomes = batch_outcomes(model, batch, texts, show)
-        outcomes += single_outcomes(model, single, texts[:SINGLE_PARAGRAPHS], show)
-    console.print(table_of(outcomes))
-    console.print(machine())
-    if options.json:
-        options.json.write_text(json.dumps(document_of(outcomes), indent=1))
+        workshop = Workshop(model, CACHE / "statistics", show)
+        for bench in benches(model, options.data, quick=options.quick):
+            for outcome in outcomes_of(workshop, bench, options.editors):
+                outcomes.append(outcome)
+                draw(outcomes, machine(), plot)
+                if options.json:
+                    document = {"machine": machine(), "torch": torch.__version__, "rows": document_of(outcomes)}
+                    options.json.write_text(json.dumps(document, indent=1))
+    for table in tables_of(outcomes):
+        console.print(table)
+    console.print(f"{machine()}; picture: {plot}")
 
 
 if __name__ == "__main__":
