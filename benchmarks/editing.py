@@ -2,7 +2,7 @@
 
     python -m benchmarks.editing [--quick] [--json FILE] [--plot FILE] [--data FOLDER] [--editors NAME ...]
 
-One thread. Every reading is taken in a process of its own, with the second moments stored (`suture warm`). The naive path
+One thread. Every reading is taken in a process of its own, with the statistics stored (`suture warm`). The naive path
 (`benchmarks/naive.py`) searches one request after another, so its time for a batch is that of a sample times the number
 of edits, its dense solves counted once; both are scored on that sample. `ratios.rome_1` and `ratios.memit_100` are
 naive over engine, in CPU seconds an edit. Arithmetic minimum: the same steps without padding, weights and reads counted once.
@@ -19,15 +19,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 import editors
 from benchmarks.editing_picture import draw
 from benchmarks.editing_reading import Reading, Task, read
 from benchmarks.machine import machine
+from benchmarks.shipped import DATA, RESULTS, wide_console
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SINGLE = ("rome", "finetune")
 """Editors that are measured one edit at a time: a batch is no use for them."""
 
@@ -70,11 +69,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3 edits in the naive sample, no batch of 1,000")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", default=Path(".suture/benchmarks/editing.png"))
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="the picture; default: beside the JSON file")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with counterfact_short_4000.json")
     parser.add_argument("--editors", nargs="+", default=list(editors.names()), metavar="NAME")
     options = parser.parse_args()
-    console = Console()
+    console = wide_console()
+    plot = options.plot or (options.json.with_suffix(".png") if options.json else RESULTS / "editing.png")
     readings: list[Reading] = []
     planned = tasks(options.editors, options.data, quick=options.quick)
     with console.status("") as status:
@@ -87,8 +87,8 @@ def main() -> None:
     for name, ratio in found.items():
         console.print(f"{name}: the naive path takes {ratio:.1f} times as many CPU seconds")
     console.print(machine())
-    draw(readings, options.plot)
-    console.print(f"picture: {options.plot}")
+    draw(readings, plot)
+    console.print(f"picture: {plot}")
     if options.json:
         document: dict[str, Any] = {"machine": machine(), "ratios": found, "readings": [asdict(one) for one in readings]}
         options.json.write_text(json.dumps(document, indent=1))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
+from editors import prefix
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.suffix import Row, SuffixRunner
 from tests.tiny import FAMILIES, HIDDEN, tiny_folder
@@ -42,7 +45,7 @@ def fast_loss(runner: SuffixRunner, rows: list[Row], change: torch.Tensor) -> to
 
 
 def naive_loss(model: LoadedModel, layer: int, rows: list[Row], change: torch.Tensor,
-               numbers: tuple[int, ...] = (0, 1, 2)) -> torch.Tensor:
+               numbers: Sequence[int] = (0, 1, 2)) -> torch.Tensor:
     """One full forward a row, all layers, all positions, all logits; the change is added by a hook."""
     losses = []
     block = model.model.get_submodule(model.anatomy.block_path(layer))
@@ -114,3 +117,51 @@ def test_model_keeps_its_own_forward(model: LoadedModel) -> None:
         before = model.model(ids).logits
         SuffixRunner(model, 2, rows_of(model))
         torch.testing.assert_close(model.model(ids).logits, before, rtol=0, atol=0)
+
+
+def shared_rows(model: LoadedModel) -> list[Row]:
+    """Twelve rows of three beginnings, each long enough to be worth a pass of its own, with different endings."""
+    beginnings = ("one two three four five six seven eight nine ten eleven twelve ",
+                  "The road leads north from here past the old mill and over the hill to the sea and on ", "")
+    rows = []
+    for number in range(12):
+        ids = tuple(model.tokenizer(beginnings[number % 3] + TEXTS[number % 2])["input_ids"])
+        rows.append(Row((*ids, 7 + number), len(ids) - 4, number, (len(ids) - 4, len(ids) - 1, len(ids))))
+    return rows
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_common_beginnings_are_run_once_and_change_nothing(model: LoadedModel, layer: int) -> None:
+    rows = shared_rows(model)
+    stems = prefix._stem_lengths([(row.ids, row.anchor) for row in rows])
+    assert max(stems) > 5
+    assert len({row.ids[:length] for row, length in zip(rows, stems, strict=True) if length}) < len(rows)
+    change = torch.randn(len(rows), HIDDEN, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    fast, naive = fast_loss(SuffixRunner(model, layer, rows), rows, change), naive_loss(model, layer, rows, change, range(12))
+    torch.testing.assert_close(fast, naive, rtol=1e-4, atol=0)
+    gradient, expected = torch.autograd.grad(fast, change)[0], torch.autograd.grad(naive, change)[0]
+    assert float((gradient - expected).norm() / expected.norm()) < 1e-4
+
+
+def test_chunks_that_shrank_are_joined_and_change_nothing(model: LoadedModel) -> None:
+    rows = shared_rows(model)
+    runner = SuffixRunner(model, 1, rows, token_budget=16)
+    before = len(runner.chunks)
+    runner.keep({1, 5, 9, 10})
+    assert len(runner.chunks) < min(before, 4)
+    change = torch.randn(len(rows), HIDDEN, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        torch.testing.assert_close(fast_loss(runner, rows, change), naive_loss(model, 1, rows, change, (1, 5, 9, 10)),
+                                   rtol=1e-4, atol=0)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("layer", [5, 14])
+def test_packaged_model_gives_the_loss_and_gradient_of_the_full_run(packaged_model: Checkpoint, layer: int) -> None:
+    model = load(packaged_model)
+    rows = rows_of(model)
+    change = 5 * torch.randn(3, model.anatomy.hidden_size, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    fast, naive = fast_loss(SuffixRunner(model, layer, rows), rows, change), naive_loss(model, layer, rows, change)
+    torch.testing.assert_close(fast, naive, rtol=1e-4, atol=0)
+    gradient, expected = torch.autograd.grad(fast, change)[0], torch.autograd.grad(naive, change)[0]
+    assert float((gradient - expected).norm() / expected.norm()) < 1e-4
