@@ -2,8 +2,8 @@
 
 The eigenvectors of the second moment C, largest first, are preserved until they carry a given share of its trace; the
 rest is the near null space. A share means the same on every model, which an absolute eigenvalue (the authors' 2e-2)
-does not. The decomposition costs eight Cholesky factors of the same matrix (0.7 CPU seconds at F = 1536, as much as
-the rest of a single edit for five layers), so it is kept beside the statistics.
+does not. The decomposition costs fifteen Cholesky factors of the same matrix (1.0 CPU seconds at F = 1536, which for five
+layers is more than all the rest of a single edit), so it is kept beside the moment.
 
 Source: Fang et al. 2025, "AlphaEdit", arXiv:2410.02355, eqs. 6-8.
 """
