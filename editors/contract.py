@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from editors.digest import digest_document
 
 if TYPE_CHECKING:
-    from editors.anatomy import Anatomy
     from editors.loading import LoadedModel
     from editors.patch import Patch
+    from editors.prospect import Prospect
 
 Purpose = Literal["update"]
 Progress = Callable[[str, int, int], None]
@@ -168,7 +168,7 @@ class Location(Frozen):
 
 
 class Estimate(Frozen):
-    """What an edit will cost, from shapes alone."""
+    """What an edit will cost, told before a weight is loaded."""
 
     memory_bytes: int
     flops: int
@@ -186,8 +186,8 @@ class Editor(Protocol):
     def from_options(cls, options: Mapping[str, Any]) -> Editor:
         """The editor for a sheet's options; raises ConfigError for an unknown one or one outside its range."""
 
-    def estimate(self, shapes: Anatomy, batch: EditBatch) -> Estimate:
-        """Bytes and FLOPs from the model's shapes, before any weight is loaded."""
+    def estimate(self, ahead: Prospect) -> Estimate:
+        """Bytes and FLOPs from sizes and encoded requests, before any weight is loaded."""
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
              progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:

@@ -1,55 +1,98 @@
-"""What a closed-form edit will cost, from shapes alone: bytes, floating-point operations, seconds on this machine."""
+"""What an edit will cost, from shapes and encoded lengths alone: bytes, floating-point operations, seconds.
+
+An editor says what it will do (`Work`); the price of it is worked out here. A multiplication and an addition are two
+operations. Weights are constant in a search, so a step costs a row one product forward and one backward.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 
-from editors.anatomy import Anatomy
-from editors.contract import EditBatch, Estimate, UpdateRequest
+from editors.contract import Estimate
+from editors.corpus import LENGTH, ROWS_AT_ONCE, row_count
+from editors.facts import Facts, KeyRow
+from editors.moments import CHUNK_TOKENS
+from editors.prefix import PASS_TOKENS, stem_lengths
+from editors.prospect import Prospect, Sizes
+from editors.suffix import CLEAN_TOKENS, grouped
+from editors.target_search import OWNER_TOKENS
 
-CHARACTERS_PER_TOKEN = 4.0
-PREFIX_TOKENS = 9
-CHAT_TOKENS = 40
-"""Tokens that a chat template and its default system turn add."""
-FLOAT_BYTES = 4
+FLOAT_BYTES, DOUBLE_BYTES = 4, 8
+SDPA_BACKWARD = 2.5
+"""Products in the backward of attention against those of its forward."""
+TYPICAL_PASSES = 8.0
+"""Passes after which a target search has stopped, on the average (SmolLM2, CounterFact); fewer where steps end it."""
+CONTEXT_PASSES = 3.5
+"""Those of them in which all contexts run, where the bare prompts are searched alone before."""
+KEPT_WIDTHS = (12, 4)
+"""Numbers that one token of one block leaves for the backward pass, in units of D and of F; fitted on SmolLM2."""
+CACHE_COPIES = 2
+"""Keys and values of a group of edits, and of the chunks that they are laid out in."""
+LOGIT_COPIES = 8
+"""Tensors of reads x vocabulary that are alive at once in the objective."""
+WORKSPACE_BYTES = 40 << 20
+"""What the process itself takes once it runs a model: allocator, threads, tokenizer."""
+
+
+@dataclass(frozen=True)
+class RowSize:
+    """A sequence of a search: its tokens in all, from the edited one on, positions where it is read, and how often it
+    runs forward and backward, on the average.
+    """
+
+    length: int
+    own: int
+    """Those of its tokens that no other row begins with."""
+    suffix: int
+    reads: int
+    passes: float
 
 
 @dataclass(frozen=True)
 class Work:
-    """The sizes that decide the cost of an edit."""
+    """What an editor will do; what it leaves at its default it does not do."""
 
     layers: tuple[int, ...]
-    contexts: int
-    steps: int
+    facts: int
     token_budget: int
-    corpus_tokens: int
+    search: tuple[RowSize, ...] = ()
+    keys: tuple[int, ...] = ()
+    """Lengths of the rows whose keys are read, up to the edited token."""
+    kept_keys: tuple[int, ...] = ()
+    """The same for keys that are held, and read at their own layer only."""
+    scale: float = 1.0
+    """How many times as much there is of the rows above."""
+    uses_moments: bool = True
 
 
-def estimate_of(shapes: Anatomy, batch: EditBatch, work: Work) -> Estimate:
-    """The cost of statistics (as if none were stored), target search and writing."""
-    block = 4 * shapes.hidden_size ** 2 + 3 * shapes.hidden_size * shapes.inner_size
-    head = shapes.hidden_size * shapes.vocabulary_size
-    top = max(work.layers)
-    prompt, suffix, read = (sum(sizes) for sizes in zip(*(_tokens(request) for request in batch.requests), strict=True))
-    rows = work.contexts + 1
-    statistics = work.corpus_tokens * (4 * (top + 1) * block + 2 * len(work.layers) * shapes.inner_size ** 2)
-    clean = 2 * rows * prompt * shapes.layer_count * block
-    # Weights are constant in the search: each costs one product forward and one for the gradient of its input
-    search = 4 * work.steps * rows * (suffix * (shapes.layer_count - top - 1) * block + read * head)
-    writing = 2 * rows * prompt * block * sum(top - layer + 2 for layer in work.layers)
-    writing += len(work.layers) * shapes.inner_size ** 2 * (shapes.inner_size // 3 + 4 * len(batch.requests))
-    parameters = shapes.layer_count * block + 2 * head
-    pass_tokens = min(work.token_budget, rows * suffix)
-    activations = pass_tokens * (shapes.layer_count - top) * (14 * shapes.hidden_size + 6 * shapes.inner_size)
-    logits = 3 * min(rows * read, work.token_budget) * shapes.vocabulary_size
-    moments = 4 * len(work.layers) * shapes.inner_size ** 2
-    flops = statistics + clean + search + writing
-    return Estimate(memory_bytes=FLOAT_BYTES * (parameters + activations + logits + moments), flops=flops,
-                    seconds=flops / arithmetic_rate())
+def work_of(facts: Facts, scale: float, layers: Sequence[int], steps: int, token_budget: int,
+            kept: Sequence[KeyRow] = ()) -> Work:
+    """The work of an editor that searches targets, reads keys layer by layer and writes them by the closed form."""
+    rows = [(max(target.row.reads, default=target.row.anchor) + 1, target) for target in facts.targets]
+    bare = scale * sum(length - target.row.anchor for length, target in rows if target.context == 0)
+    in_stages = bare > PASS_TOKENS and any(target.context for _, target in rows)
+    passes = min(TYPICAL_PASSES, steps + in_stages)
+    later = min(CONTEXT_PASSES, steps // 2 + 1) if in_stages else passes
+    stems = stem_lengths([(target.row.ids, target.row.anchor) for target in facts.targets])
+    search = tuple(RowSize(length, length - stem, length - target.row.anchor, len(target.row.reads),
+                           later if target.context else passes)
+                   for (length, target), stem in zip(rows, stems, strict=True))
+    return Work(tuple(sorted(layers)), round(scale * facts.count), token_budget, search,
+                tuple(sorted(len(row.ids) for row in facts.keys)), tuple(len(row.ids) for row in kept), scale)
+
+
+def estimate_of(ahead: Prospect, work: Work) -> Estimate:
+    """The cost of what the statistics store lacks, of the search and of the writing."""
+    sizes = ahead.sizes
+    flops = _statistics_flops(ahead, work) + work.scale * _search_flops(sizes, work) + _writing_flops(sizes, work)
+    peak = max(_statistics_bytes(ahead, work), _search_bytes(sizes, work), _writing_bytes(sizes, work))
+    memory = max(sizes.model_bytes + peak, sizes.largest_bytes) + (WORKSPACE_BYTES if ahead.device == "cpu" else 0)
+    return Estimate(memory_bytes=round(memory), flops=round(flops), seconds=flops / arithmetic_rate())
 
 
 @cache
@@ -64,11 +107,109 @@ def arithmetic_rate() -> float:
     return count * 2 * 512 * 576 * 1536 / (time.perf_counter() - started)
 
 
-def _tokens(request: UpdateRequest) -> tuple[int, int, int]:
-    """About how many tokens a context has in all, from the edited token on, and in the answer."""
-    turns = sum(len(turn.content) for turn in request.messages or ()) or len(request.question)
-    answer = max(1, round(len(request.target_text) / CHARACTERS_PER_TOKEN))
-    overhead = CHAT_TOKENS if request.is_chat else PREFIX_TOKENS
-    prompt = round(turns / CHARACTERS_PER_TOKEN) + overhead + answer
-    after_subject = len(request.question) - request.question.rfind(request.subject or "") - len(request.subject or "")
-    return prompt, max(1, round(after_subject / CHARACTERS_PER_TOKEN)) + answer, answer
+def _statistics_flops(ahead: Prospect, work: Work) -> float:
+    sizes, count = ahead.sizes, row_count(ahead.sizes.anatomy)
+    shapes, flops = sizes.anatomy, 0.0
+    if not work.uses_moments:
+        return flops
+    if ahead.lacks_text:
+        block = 2 * sizes.block_weights + 4 * sizes.attention_width * LENGTH / 2
+        flops += count * (LENGTH - 1) * (shapes.layer_count * block + 2 * sizes.head_weights)
+    if ahead.missing_moments:
+        block = _forward(sizes, LENGTH, LENGTH) / LENGTH
+        flops += count * LENGTH * ((max(ahead.missing_moments) + 1) * block
+                                   + 2 * shapes.inner_size ** 2 * len(ahead.missing_moments))
+    return flops + len(ahead.missing_factors) * shapes.inner_size ** 3 / 3
+
+
+def _search_flops(sizes: Sizes, work: Work) -> float:
+    shapes, flops, top = sizes.anatomy, 0.0, max(work.layers)
+    above, budget = max(0, shapes.layer_count - 1 - top), CLEAN_TOKENS * work.token_budget
+    for group in _groups(work, [row.length for row in work.search], budget):
+        # the clean pass: whole up to the layer, and the tokens before the edited one above it
+        own, seen = max(row.own for row in group), max(row.length for row in group)
+        before = max(row.own - row.suffix for row in group)
+        flops += len(group) * ((top + 1) * _forward(sizes, own, seen) + above * _forward(sizes, before, seen))
+    for group in _groups(work, [row.suffix for row in work.search], work.token_budget):
+        suffix, width = max(row.suffix for row in group), max(row.length for row in group)
+        for row in group:
+            step = above * 2 * sizes.block_weights * suffix + 2 * sizes.head_weights * row.reads
+            attention = above * 4 * sizes.attention_width * suffix * width
+            flops += row.passes * (2 * step + (1 + SDPA_BACKWARD) * attention)
+    return flops
+
+
+def _writing_flops(sizes: Sizes, work: Work) -> float:
+    shapes, first, top = sizes.anatomy, min(work.layers), max(work.layers)
+    read = first + sum(top - layer + 1 for layer in work.layers) + top - first
+    groups = grouped(range(len(work.keys)), work.keys, CLEAN_TOKENS * work.token_budget)
+    widths = [max(work.keys[number] for number in group) for group in groups for _ in group]
+    flops = work.scale * read * sum(_forward(sizes, width, width) for width in widths)
+    flops += (top + 1 + len(work.layers)) * sum(_forward(sizes, length, length) for length in work.kept_keys)
+    held = work.facts + len(work.kept_keys)
+    solve = shapes.inner_size ** 2 * (held + work.facts) + 2 * shapes.inner_size * held * (held + work.facts) + held ** 3 / 3
+    return flops + len(work.layers) * (solve + 2 * shapes.hidden_size * shapes.inner_size * work.facts)
+
+
+def _statistics_bytes(ahead: Prospect, work: Work) -> float:
+    sizes, shapes = ahead.sizes, ahead.sizes.anatomy
+    rows, sampling, moments, factors = min(ROWS_AT_ONCE, row_count(shapes)), 0.0, 0.0, 0.0
+    if not work.uses_moments:
+        return 0.0
+    if ahead.lacks_text:
+        # a cache that grows is copied a layer at a time
+        cached = rows * LENGTH * sizes.cache_width * sizes.item_bytes * (shapes.layer_count + 1)
+        sampling = cached + 3 * FLOAT_BYTES * rows * shapes.vocabulary_size
+    square = shapes.inner_size ** 2
+    if ahead.missing_moments:
+        tokens = min(CHUNK_TOKENS, row_count(shapes) * LENGTH)
+        passing = tokens * (4 * shapes.hidden_size + 4 * shapes.inner_size)
+        moments = FLOAT_BYTES * (len(ahead.missing_moments) * square + passing)
+    if ahead.missing_factors:
+        factors = square * (FLOAT_BYTES + 3 * DOUBLE_BYTES)
+    return max(sampling, moments, factors)
+
+
+def _search_bytes(sizes: Sizes, work: Work) -> float:
+    shapes, peak = sizes.anatomy, 0.0
+    above = max(0, shapes.layer_count - 1 - max(work.layers))
+    for group in _groups(work, [row.suffix for row in work.search], work.token_budget):
+        width, suffix = max(row.length for row in group), max(row.suffix for row in group)
+        kept = above * (suffix * (KEPT_WIDTHS[0] * shapes.hidden_size + KEPT_WIDTHS[1] * shapes.inner_size)
+                        + 2 * width * sizes.attention_width)
+        logits = LOGIT_COPIES * shapes.vocabulary_size * sum(row.reads for row in group)
+        peak = max(peak, len(group) * kept * sizes.item_bytes + logits * FLOAT_BYTES)
+    tokens = min(work.scale * sum(row.length for row in work.search), OWNER_TOKENS * work.token_budget)
+    caches = CACHE_COPIES * tokens * sizes.cache_width * above * sizes.item_bytes
+    return caches + min(work.scale, _most_groups(work)) * peak
+
+
+def _writing_bytes(sizes: Sizes, work: Work) -> float:
+    shapes = sizes.anatomy
+    rows = [*work.keys] * max(1, round(work.scale)) + [*work.kept_keys]
+    hidden = sizes.item_bytes * shapes.hidden_size * sum(rows)
+    tokens = min(CLEAN_TOKENS * work.token_budget, sum(rows))
+    passing = sizes.item_bytes * tokens * (4 * shapes.hidden_size + 4 * shapes.inner_size)
+    factor = 2.5 * DOUBLE_BYTES * shapes.inner_size ** 2 if work.uses_moments else 0.0
+    keys = 4 * DOUBLE_BYTES * shapes.inner_size * (work.facts + len(work.kept_keys))
+    matrix, factors = shapes.hidden_size * shapes.inner_size, shapes.hidden_size + shapes.inner_size
+    written = len(work.layers) * (sizes.item_bytes * matrix + FLOAT_BYTES * work.facts * factors)
+    return hidden + passing + factor + keys + written + 3 * DOUBLE_BYTES * matrix
+
+
+def _forward(sizes: Sizes, tokens: int, seen: int) -> float:
+    """Operations of one block on one row of `tokens`, each of which sees `seen`."""
+    return tokens * (2 * sizes.block_weights + 4 * sizes.attention_width * seen)
+
+
+def _groups(work: Work, widths: Sequence[int], budget: int) -> list[list[RowSize]]:
+    """The rows of the search that run together: like widths, within the budget."""
+    ordered = sorted(range(len(widths)), key=widths.__getitem__)
+    return [[work.search[number] for number in group] for group in grouped(ordered, widths, budget)]
+
+
+def _most_groups(work: Work) -> float:
+    """How many times larger a group can become where there are more rows than were encoded."""
+    groups = _groups(work, [row.suffix for row in work.search], work.token_budget)
+    tokens = max((sum(row.suffix for row in group) for group in groups), default=1)
+    return max(1.0, work.token_budget / tokens)

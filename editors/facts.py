@@ -11,19 +11,30 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from editors.contexts import contexts
 from editors.contract import EditBatch, Location, Message, UpdateRequest
-from editors.loading import LoadedModel
 from editors.prompts import Encoded, PositionRule, Prompt, encode, render
 from editors.suffix import Row
 from editors.target_search import TargetRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ESSENCES = ("{} is a",)
 """Neutral prompts about the subject; what the model says after them should stay. Authors: the same one."""
 
 QUESTIONS = Path(__file__).with_name("ordinary_questions.json")
 """What people ask an assistant on an ordinary day; written for this house, none of it in the held-out prompts."""
+
+
+class Tokenized(Protocol):
+    """A model, or what is known of one: here only its tokenizer counts."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class Facts:
         return len(self.requests)
 
 
-def facts_of(model: LoadedModel, batch: EditBatch, location: Location, position: PositionRule, context_count: int) -> Facts:
+def facts_of(model: Tokenized, batch: EditBatch, location: Location, position: PositionRule, context_count: int) -> Facts:
     """The batch's facts, in the order of its requests.
 
     Args:
@@ -80,7 +91,7 @@ def facts_of(model: LoadedModel, batch: EditBatch, location: Location, position:
     return Facts(tuple(tuple(ids) for ids in owners.values()), tuple(keys), tuple(targets))
 
 
-def ordinary_keys(model: LoadedModel, position: PositionRule) -> tuple[KeyRow, ...]:
+def ordinary_keys(model: Tokenized, position: PositionRule) -> tuple[KeyRow, ...]:
     """Where ordinary chat questions have the key that a chat edit by this rule would change; one owner a question."""
     rule: PositionRule = "prompt_last" if position == "prompt_last" else "question_last"
     rows = []
@@ -122,7 +133,7 @@ def _weights(count: int, *, has_bare: bool) -> list[float]:
     return [0.5, *[0.5 / (count - 1)] * (count - 1)]
 
 
-def _essences(model: LoadedModel, request: UpdateRequest, owner: int) -> Sequence[TargetRow]:
+def _essences(model: Tokenized, request: UpdateRequest, owner: int) -> Sequence[TargetRow]:
     if request.is_chat or not request.subject:
         return []
     rows = []

@@ -23,15 +23,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from editors.anatomy import Anatomy
 from editors.blocks import Walk, captured_input, pad, prefill
 from editors.contract import EditBatch, Estimate, Location, Progress, silent
-from editors.costs import CHARACTERS_PER_TOKEN, CHAT_TOKENS, FLOAT_BYTES, PREFIX_TOKENS, arithmetic_rate
+from editors.costs import RowSize, Work, estimate_of
 from editors.errors import ConfigError, IntegrityError
 from editors.facts import facts_of
 from editors.loading import LoadedModel
 from editors.options import config_from
 from editors.patch import Dense, Patch
+from editors.prospect import Prospect
 from editors.provenance import provenance_of
 from editors.target_search import Search, TargetRow
 
@@ -52,8 +52,8 @@ class FinetuneConfig:
     """Contexts besides the bare prompt. Range [0, 10]. Authors: 0."""
     position: Literal["auto", "subject_last", "question_last", "prompt_last"] = "auto"
     """What the locate stage notes. Fine-tuning itself changes the matrix at every token."""
-    token_budget: int = 4096
-    """Most tokens of one pass. Range [16, 1048576]."""
+    token_budget: int = 256
+    """Most tokens of one pass that keeps its activations. Range [16, 1048576]."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("bound", 1e-12, 10), ("learning_rate", 1e-12, 1), ("steps", 1, 500), ("stop_loss", 1e-9, 10),
@@ -148,23 +148,13 @@ class Finetune:
     def __init__(self, config: FinetuneConfig | None = None) -> None:
         self.config = config or FinetuneConfig()
 
-    def estimate(self, shapes: Anatomy, batch: EditBatch) -> Estimate:
-        """Bytes, FLOPs and seconds from the model's shapes, for a layer at a sixth of the depth."""
-        hidden, inner, layer = shapes.hidden_size, shapes.inner_size, shapes.layer_count // 6
-        block, head = 4 * hidden ** 2 + 3 * hidden * inner, hidden * shapes.vocabulary_size
-        rows = len(batch.requests) * (self.config.contexts + 1)
-        answers = sum(len(request.target_text) for request in batch.requests) / CHARACTERS_PER_TOKEN
-        answers = max(len(batch.requests), round(answers)) * (self.config.contexts + 1)
-        asked = sum(len(request.question) / CHARACTERS_PER_TOKEN + CHAT_TOKENS * request.is_chat for request in batch.requests)
-        tokens = round(asked) * (self.config.contexts + 1) + answers + PREFIX_TOKENS * (rows - len(batch.requests))
-        later = shapes.layer_count - layer - 1
-        flops = 2 * tokens * (layer + 1) * block
-        flops += 4 * self.config.steps * (tokens * (later * block + hidden * inner) + answers * head)
-        activations = min(tokens, self.config.token_budget) * later * (14 * hidden + 6 * inner)
-        logits = 3 * min(answers, self.config.token_budget) * shapes.vocabulary_size
-        kept = tokens * (inner + hidden) + 6 * hidden * inner
-        memory = FLOAT_BYTES * (shapes.layer_count * block + 2 * head + activations + logits + kept)
-        return Estimate(memory_bytes=memory, flops=flops, seconds=flops / arithmetic_rate())
+    def estimate(self, ahead: Prospect) -> Estimate:
+        """Bytes, FLOPs and seconds as if every step were taken; every token of a row carries a gradient."""
+        facts, scale = ahead.facts(self.config.position, self.config.contexts)
+        rows = [(max(target.row.reads) + 1, len(target.row.reads)) for target in facts.targets if target.labels]
+        search = tuple(RowSize(length, length, length, reads, self.config.steps) for length, reads in rows)
+        return estimate_of(ahead, Work(ahead.layers, round(scale * facts.count), self.config.token_budget, search,
+                                       scale=scale, uses_moments=False))
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,  # noqa: ARG002
              progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:  # noqa: ARG002

@@ -158,6 +158,14 @@ class LoadedModel:
         return next(self.model.get_input_embeddings().parameters()).device
 
 
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder; no weight is read."""
+    from transformers import AutoTokenizer
+
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return found
+
+
 def chosen_device(device: str) -> str:
     """The device that "auto" means on this machine."""
     import torch
@@ -176,7 +184,7 @@ def load(checkpoint: Checkpoint, device: str = "auto") -> LoadedModel:
         IntegrityError: a shard is not valid safetensors, or lacks a tensor.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -193,7 +201,7 @@ def load(checkpoint: Checkpoint, device: str = "auto") -> LoadedModel:
         if report["missing_keys"] or report["mismatched_keys"]:
             raise IntegrityError(f"{checkpoint.folder} lacks tensors: {sorted(report['missing_keys'])[:3]}",
                                  "fetch the model again")
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = load_tokenizer(checkpoint.folder)
         anatomy.check(model)
         model.requires_grad_(False)
         _resident[key] = LoadedModel(model.to(device).eval(), tokenizer, anatomy, checkpoint.digest,

@@ -20,10 +20,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from editors.anatomy import Anatomy
 from editors.contract import EditBatch, Estimate, Location, Progress, silent
-from editors.corpus import LENGTH, default_corpus, row_count
-from editors.costs import Work, estimate_of
+from editors.corpus import default_corpus
+from editors.costs import estimate_of, work_of
 from editors.earlier import remembered
 from editors.errors import ConfigError
 from editors.factors import moment_factors
@@ -32,6 +31,7 @@ from editors.loading import LoadedModel
 from editors.moments import Corpus
 from editors.options import config_from
 from editors.patch import Patch
+from editors.prospect import Prospect
 from editors.provenance import provenance_of
 from editors.solver import solve
 from editors.target_search import SearchConfig, search_targets
@@ -94,12 +94,12 @@ class Memit:
         self.config = config or MemitConfig()
         self.corpus = corpus
 
-    def estimate(self, shapes: Anatomy, batch: EditBatch) -> Estimate:
-        """Bytes, FLOPs and seconds from the model's shapes; statistics are counted as if none were stored."""
-        first = shapes.layer_count // 7
-        layers = tuple(range(first, min(first + 5, shapes.layer_count)))
-        return estimate_of(shapes, batch, Work(layers, self.config.contexts, self.config.search.steps,
-                                               self.config.search.token_budget, LENGTH * row_count(shapes)))
+    def estimate(self, ahead: Prospect) -> Estimate:
+        """Bytes, FLOPs and seconds of the search and the writing, and of the statistics that are not stored."""
+        facts, scale = ahead.facts(self.config.position, self.config.contexts)
+        kept = ordinary_keys(ahead, self.config.position) if self._preserves(ahead.batch) else ()
+        return estimate_of(ahead, work_of(facts, scale, ahead.layers, self.config.search.steps,
+                                          self.config.search.token_budget, kept))
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
              progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:

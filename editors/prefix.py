@@ -96,7 +96,7 @@ def clean_run(model: LoadedModel, layer: int, rows: Sequence[tuple[tuple[int, ..
         rows: The sequences.
     """
     last, device = model.anatomy.layer_count - 1, model.device
-    lengths = _stem_lengths(rows)
+    lengths = stem_lengths(rows)
     stem = _stems(model, [ids[:length] for (ids, _), length in zip(rows, lengths, strict=True)])
     starts = torch.tensor(lengths, device=device)
     own = pad([ids[length:] for (ids, _), length in zip(rows, lengths, strict=True)], device)
@@ -129,7 +129,7 @@ def _walk(model: LoadedModel, tokens: Tensor, starts: Tensor, prefix: PrefixCach
     return walk.run(walk.entry if tokens.ndim == 2 else tokens, first, last)
 
 
-def _stem_lengths(rows: Sequence[tuple[tuple[int, ...], int]]) -> list[int]:
+def stem_lengths(rows: Sequence[tuple[tuple[int, ...], int]]) -> list[int]:
     """How many tokens of each row are run once for all rows that begin so; each row keeps its edited token."""
     shared = Counter(ids[:length] for ids, anchor in rows for length in range(1, anchor + 1))
 

@@ -66,8 +66,7 @@ class SuffixRunner:
         self.clean_states = torch.zeros(len(rows), model.anatomy.hidden_size, device=model.device)
         self._norm = model.model.get_submodule(model.anatomy.final_norm)
         self._head = model.model.get_output_embeddings()
-        self.chunks = [chunk for numbers in self._grouped(range(len(rows)), CLEAN_TOKENS * token_budget, 0)
-                       for chunk in self._prepare(numbers)]
+        self.chunks = list(self._joined([chunk for numbers in self._prepared_together() for chunk in self._prepare(numbers)]))
 
     def logits(self, chunk: Chunk, change: Tensor) -> Tensor:
         """Next-token logits (Q, V) at the chunk's reads, row by row, with `change` (B, D) added at each edited token."""
@@ -87,25 +86,20 @@ class SuffixRunner:
                 kept.append(self._chunk(numbers, chunk.state[index], chunk.prefix.select(index)))
         self.chunks = list(self._joined(kept))
 
-    def _grouped(self, numbers: Sequence[int], budget: int, begin: int | None = None) -> Iterator[list[int]]:
-        """Rows of like length together, each group within the budget; counted from `begin`, else from the edited token."""
-        def width(number: int) -> int:
-            return len(self.rows[number].ids) - (self.rows[number].anchor if begin is None else begin)
+    def _prepared_together(self) -> Iterator[list[int]]:
+        """Rows of like length, each group within what a pass without gradient takes."""
+        lengths = [len(row.ids) for row in self.rows]
+        yield from grouped(sorted(range(len(lengths)), key=lengths.__getitem__), lengths, CLEAN_TOKENS * self.token_budget)
 
-        ordered = sorted(numbers, key=lambda n: (len(self.rows[n].ids) - self.rows[n].anchor, len(self.rows[n].ids), n))
-        group: list[int] = []
-        for number in ordered:
-            if group and max(width(n) for n in [*group, number]) * (len(group) + 1) > budget:
-                yield group
-                group = []
-            group.append(number)
-        if group:
-            yield group
+    def _run_together(self, numbers: Sequence[int]) -> Iterator[list[int]]:
+        """Of some rows, those with as many tokens from the edited one on, each group within the budget."""
+        widths = [len(row.ids) - row.anchor for row in self.rows]
+        yield from grouped(sorted(numbers, key=widths.__getitem__), widths, self.token_budget)
 
     def _prepare(self, numbers: list[int]) -> Iterator[Chunk]:
         clean = clean_run(self.model, self.layer, [(self.rows[number].ids, self.rows[number].anchor) for number in numbers])
         self.clean_states[numbers] = clean.suffix[:, 0].to(self.clean_states.dtype)
-        for group in self._grouped(numbers, self.token_budget):
+        for group in self._run_together(numbers):
             index = torch.tensor([numbers.index(number) for number in group], device=clean.suffix.device)
             width = max(len(self.rows[number].ids) - self.rows[number].anchor for number in group)
             yield self._chunk(group, clean.suffix[index, :width], clean.prefix.select(index))
@@ -137,3 +131,15 @@ class SuffixRunner:
         reads = [(place, column - row.anchor) for place, row in enumerate(rows) for column in row.reads]
         read_row, read_column = torch.tensor(reads, device=suffix.device).T
         return Chunk(numbers, suffix, prefix, walk, read_row, read_column)
+
+
+def grouped(ordered: Sequence[int], widths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Numbers in their order, in groups that padded to their widest hold at most `budget`; one alone may hold more."""
+    group: list[int] = []
+    for number in ordered:
+        if group and max(widths[n] for n in [*group, number]) * (len(group) + 1) > budget:
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group

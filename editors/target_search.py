@@ -133,7 +133,9 @@ def _search(model: LoadedModel, layer: int, rows: Sequence[TargetRow], config: S
     for stage in stages:
         runner = SuffixRunner(model, layer, [row.row for row in stage], config.token_budget)
         objective = Objective(runner, stage, clean)
-        descent.run(objective, state_norms(runner, stage), config.stop_loss * (1.0 if stage is rows else COARSE))
+        whole = stage is rows
+        descent.run(objective, state_norms(runner, stage), config.stop_loss * (1 if whole else COARSE),
+                    config.steps if whole else -(-config.steps // 2))
     return descent.found
 
 
@@ -153,16 +155,16 @@ class _Descent:
         self.found = Search(self.change.clone(), torch.full((count,), float("inf"), device=model.device),
                             torch.zeros(count, dtype=torch.int64))
 
-    def run(self, objective: Objective, scale: Tensor, stop_loss: float) -> None:
-        """Go down one objective until each owner's loss is low enough or its steps are used up. scale: (G,)."""
+    def run(self, objective: Objective, scale: Tensor, stop_loss: float, steps: int) -> None:
+        """Go down one objective until each owner's loss is low enough or it has evaluated it `steps` times. scale: (G,)."""
         active = torch.arange(len(scale), device=scale.device)
         while True:
             loss, gradient = objective(self.change, scale, self.config)
             if not bool(torch.isfinite(loss).all() and torch.isfinite(gradient).all()):
                 raise IntegrityError("the target search diverged: its loss is not finite", "lower the learning rate")
             self.found.change[active], self.found.loss[active] = self.change[active], loss[active]
-            steps = self.found.steps[active.cpu()]
-            going = (loss[active] >= stop_loss) & (steps.to(loss.device) < self.config.steps - 1)
+            taken = self.found.steps[active.cpu()].to(loss.device)
+            going = (loss[active] >= stop_loss) & (taken < steps - 1)
             active = active[going]
             if not len(active):
                 return

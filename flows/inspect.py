@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from editors.contract import Estimate
 from editors.errors import ConfigError
 from editors.loading import Checkpoint
 from flows.answers import find_version
@@ -12,6 +11,7 @@ from flows.house import open_house
 from flows.progress import current
 from flows.settings import Settings
 from tasks import channel as channels
+from tasks.estimate import estimate as estimate_order
 from tasks.house import House
 from tasks.intake import fetch_stack, intake, materialise
 from tasks.judge import judge
@@ -23,13 +23,12 @@ from tasks.records import Order
 
 
 def dry_run(settings: Settings, sheet: str) -> dict[str, Any]:
-    """The order a sheet places, and what carrying it out costs; no model is loaded."""
+    """The order a sheet places, and what carrying it out costs; no model is loaded, and what does not fit is refused."""
     with open_house(settings) as house:
         current().stage("intake")
         order = intake(sheet, house)
         method = method_of(order, house)
-        shapes = Checkpoint(order.parent_folder).anatomy
-        estimate: Estimate = method.editor.estimate(shapes, order.batch)
+        estimate = estimate_order(order, house)
     chat = sum(request.is_chat for request in order.batch.requests)
     plan = {
         "sheet": sheet, "model": f"{order.model}, channel {order.channel}", "base": f"{order.base} ({order.base_digest[:12]})",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from editors.errors import SheetError
+from tasks.estimate import estimate
 from tasks.house import House
 from tasks.measure import baseline
 from tasks.method import method_of
@@ -23,12 +24,14 @@ def vet(order: Order, house: House) -> Order:
     Raises:
         SheetError: a request is not sane; all are named.
         ConfigError: the method, an option or the policy is wrong.
+        EstimateRefused: the edit needs more memory than is available.
     """
     # a wrong option or policy is told before a model works for minutes
     method_of(order, house)
     policy_of(order)
     # what cannot be edited is told before the model is asked: an empty answer cannot even be scored
     _refuse(order, _judged(order, {}, house))
+    estimate(order, house)
     document = _judged(order, _satisfied(order, house), house)
     _refuse(order, document)
     return order.model_copy(update={"warnings": tuple(text for _, text in document["problems"])})
@@ -36,12 +39,12 @@ def vet(order: Order, house: House) -> Order:
 
 def _judged(order: Order, satisfied: dict[str, bool], house: House) -> dict[str, Any]:
     def work(folder: Path) -> dict[str, Any]:
-        from editors.loading import Checkpoint, load
+        from editors.loading import load_tokenizer
         from editors.prompts import encode, render
         from validations.gate import judge_requests
         from validations.request_suite import request_rows
 
-        tokenizer = load(Checkpoint(order.parent_folder), house.device).tokenizer
+        tokenizer = load_tokenizer(order.parent_folder)
         rows = request_rows(order.batch.requests, lambda one: len(encode(render(one, tokenizer), tokenizer).ids),
                             MOST_TOKENS, satisfied)
         found = judge_requests(rows)

@@ -11,6 +11,7 @@ from editors.calibration import calibration_for
 from editors.errors import ConfigError
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.patch import Patch, applied
+from editors.prospect import prospect_of
 from tests.editors.plans import JAMES, TOWER, at, batch_of, is_unchanged, state_of
 from tests.tiny import FAMILIES, tiny_folder
 
@@ -43,11 +44,13 @@ def test_a_patch_changes_the_model_and_is_taken_back_bit_for_bit(name: str, mode
 
 
 @pytest.mark.parametrize("name", sorted(editors.METHODS))
-def test_a_method_says_what_it_is_for_and_what_it_costs(name: str, model: LoadedModel) -> None:
+def test_a_method_says_what_it_is_for_and_what_it_costs(name: str, model: LoadedModel, tmp_path: Path) -> None:
     kind = editors.get(name)
     assert kind.name == name
     assert kind.purposes
-    estimate = kind.from_options({}).estimate(model.anatomy, batch_of(model, TOWER))
+    layers = calibration_for(name, model.digest, model.anatomy).layers
+    checkpoint = Checkpoint(tiny_folder(tmp_path / "model", model.anatomy.model_type, layers=4))
+    estimate = kind.from_options({}).estimate(prospect_of(checkpoint, batch_of(model, TOWER), layers, tmp_path, device="cpu"))
     assert estimate.memory_bytes > 0
     assert estimate.flops > 0
 

@@ -149,14 +149,6 @@ def test_ordinary_questions_are_not_those_that_are_measured() -> None:
     assert not asked & set(held_out["chat"])
 
 
-def test_estimate_grows_with_the_batch(model: LoadedModel) -> None:
-    one = Memit().estimate(model.anatomy, batch_of(model, TOWER))
-    many = Memit().estimate(model.anatomy, batch_of(model, TOWER, JAMES, SPEED))
-    assert many.flops > one.flops > 0
-    assert many.memory_bytes > one.memory_bytes > 4 * sum(parameter.numel() for parameter in model.model.parameters()) / 4
-    assert one.seconds > 0
-
-
 def _seen(model: LoadedModel, ids: tuple[int, ...], layer: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The last token's key (F,) and block output (D,) at `layer`, by one full forward."""
     keys: list[torch.Tensor] = []

@@ -133,7 +133,7 @@ def shared_rows(model: LoadedModel) -> list[Row]:
 @pytest.mark.parametrize("layer", [0, 2])
 def test_common_beginnings_are_run_once_and_change_nothing(model: LoadedModel, layer: int) -> None:
     rows = shared_rows(model)
-    stems = prefix._stem_lengths([(row.ids, row.anchor) for row in rows])
+    stems = prefix.stem_lengths([(row.ids, row.anchor) for row in rows])
     assert max(stems) > 5
     assert len({row.ids[:length] for row, length in zip(rows, stems, strict=True) if length}) < len(rows)
     change = torch.randn(len(rows), HIDDEN, generator=torch.Generator().manual_seed(4)).requires_grad_()
