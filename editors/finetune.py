@@ -52,7 +52,7 @@ class FinetuneConfig:
     """Contexts besides the bare prompt. Range [0, 10]. Authors: 0."""
     position: Literal["auto", "subject_last", "question_last", "prompt_last"] = "auto"
     """What the locate stage notes. Fine-tuning itself changes the matrix at every token."""
-    token_budget: int = 256
+    token_budget: int = 128
     """Most tokens of one pass that keeps its activations. Range [16, 1048576]."""
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ class KeyReader:
         token_budget: The most tokens of a pass that keeps its activations; these passes keep none and take more.
     """
 
-    def __init__(self, model: LoadedModel, rows: Sequence[KeyRow], first: int, token_budget: int = 256) -> None:
+    def __init__(self, model: LoadedModel, rows: Sequence[KeyRow], first: int, token_budget: int = 128) -> None:
         self.model, self.layer, self.count = model, first, 1 + max(row.owner for row in rows)
         self.parts = [self._prepare(group) for group in _grouped(rows, CLEAN_TOKENS * token_budget)]
 

@@ -60,7 +60,7 @@ class SuffixRunner:
         token_budget: The most tokens (padding included) of one pass with gradient.
     """
 
-    def __init__(self, model: LoadedModel, layer: int, rows: Sequence[Row], token_budget: int = 256) -> None:
+    def __init__(self, model: LoadedModel, layer: int, rows: Sequence[Row], token_budget: int = 128) -> None:
         self.model, self.layer, self.token_budget = model, layer, token_budget
         self.rows = [Row(row.ids[:max(row.reads) + 1], row.anchor, row.owner, row.reads) for row in rows]
         self.clean_states = torch.zeros(len(rows), model.anatomy.hidden_size, device=model.device)

@@ -51,9 +51,9 @@ class SearchConfig:
     """Weight of the divergence on neutral prompts about the subject. Range [0, 100]. Authors: 0.0625."""
     decay: float = 0.0
     """Weight of the squared relative norm |change|^2 / |state|^2. Range [0, 100]."""
-    token_budget: int = 256
+    token_budget: int = 128
     """Most tokens of one pass that keeps its activations; one without gradient takes eight times as many.
-    Range [16, 1048576]. More is faster by little: products of 256 rows run at full speed on a CPU."""
+    Range [16, 1048576]. More is faster by little: products of 128 rows run at full speed on a CPU."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("steps", 1, 500), ("learning_rate", 1e-9, 10), ("clamp", 1e-9, 100),

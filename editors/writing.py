@@ -43,7 +43,7 @@ class Writing:
     """Keys of ordinary questions, held as well."""
     ordinary_weight: float = 1.0
     """Weight of one of those against one fact."""
-    token_budget: int = 256
+    token_budget: int = 128
 
 
 def write_layers(model: LoadedModel, writing: Writing, solve_layer: LayerSolver,
