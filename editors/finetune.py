@@ -52,8 +52,8 @@ class FinetuneConfig:
     """Contexts besides the bare prompt. Range [0, 10]. Authors: 0."""
     position: Literal["auto", "subject_last", "question_last", "prompt_last"] = "auto"
     """What the locate stage notes. Fine-tuning itself changes the matrix at every token."""
-    token_budget: int = 4096
-    """Most tokens of one pass. Range [16, 1048576]."""
+    token_budget: int = 256
+    """Most tokens of one pass, which keeps its activations. Range [16, 1048576]."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("bound", 1e-12, 10), ("learning_rate", 1e-12, 1), ("steps", 1, 500), ("stop_loss", 1e-9, 10),
