@@ -12,6 +12,7 @@ from editors.errors import ConfigError
 METHODS = {
     "rome": "editors.rome:Rome",
     "memit": "editors.memit:Memit",
+    "ultraedit": "editors.ultraedit:UltraEdit",
 }
 ENTRY_POINT_GROUP = "suture.editors"
 
