@@ -2,12 +2,26 @@
 
 One forward and one backward of all facts gives, at every edited FFN module, the key (its input) and the gradient of the
 answer's log-odds with respect to its output, both at the edited token. The wanted change of the output follows the
-gradient, whose coordinates are normalised by their running standard deviation over all edits of the line (`running`); one
-ridge regression in closed form (`solver`) turns keys and wanted changes into the update. See `UltraEditConfig.passes`.
+gradient, whose coordinates are divided by their running standard deviation over all edits of the line (`running`); one
+ridge regression in closed form (`solver`) turns keys and wanted changes into the update.
 
 What we changed, and why:
-- The edited token is the subject's last one and the modules lie low, as in MEMIT; the paper edits where the answer is
-  predicted. PLACEHOLDER
+- The edited token is the subject's last one and the modules lie low, as in MEMIT. The paper edits where the answer is
+  predicted: three passes there, layers 14-25, gave success 1.00 but paraphrase 0.46 and neighbourhood 0.52, down by 0.17.
+- Up to `passes` passes and not one, each under the edit so far, with one regression for the sum of all wanted changes: the
+  rank stays N. One pass with the best step that we found gave success 0.52 there, and 0.62 at the answer (layers 14-25).
+- The step is the first-order distance to wanted log-odds, inside a trust region, for all modules together; the paper takes
+  -eta |h|^2 grad with one eta for all. A fact that is written rests.
+- The ridge is not the identity but the second moment of ordinary text's keys and the keys of earlier edits, which is the
+  paper's normalisation of keys carried to all directions (StableEdit whitens too). So the mean is not taken off either.
+- The gradient's mean is kept: it is the part of a change that a fact needs however many others need it too.
+
+Measured on SmolLM2-135M-Instruct, CounterFact 50-149 in one batch, scored on 50-99: success 0.98, paraphrase 0.84,
+neighbourhood 0.69 (unedited 0.69), target tokens first 0.94, perplexity +1.0% with layers 3-7 (without normalisation 0.92 of
+the tokens); 0.98, 0.78, 0.68, 0.97 and +0.4% with layers 3-11; 0.42 CPU seconds an edit both.
+
+Source: Gu et al. 2025, "UltraEdit: Training-, Subject-, and Memory-Free Lifelong Editing in Language Models",
+arXiv:2505.14679, section 3 and algorithm 1; Ma et al. 2026 (StableEdit), arXiv:2605.11836, for whitening and warm-up.
 """
 
 from __future__ import annotations
