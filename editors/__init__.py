@@ -14,6 +14,7 @@ METHODS = {
     "memit": "editors.memit:Memit",
     "alphaedit": "editors.alphaedit:AlphaEdit",
     "finetune": "editors.finetune:Finetune",
+    "ultraedit": "editors.ultraedit:UltraEdit",
 }
 ENTRY_POINT_GROUP = "suture.editors"
 
