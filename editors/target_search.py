@@ -31,6 +31,9 @@ OWNER_TOKENS = 2 * CLEAN_TOKENS
 """Edits are searched in groups: all rows of a group have at most this many times the token budget."""
 COARSE = 10.0
 """The bare prompt alone is left at this many times the final loss; further down, other contexts would move it again."""
+RESTING = 8.0
+"""A state this many times as large as the batch's median is where attention rests, a sequence's first token in later layers:
+its key is that of all text's first tokens, and no change short of thousands shows there. Nothing is written to it."""
 GOAL = 0.2
 """A step aims at this share of the loss to stop at: the log-odds gained are some tenths less than their slope says."""
 
@@ -129,7 +132,7 @@ def _search(model: LoadedModel, layer: int, rows: Sequence[TargetRow], config: S
     bare = [row for row in rows if row.context == 0]
     tokens = sum(len(row.row.ids) - row.row.anchor for row in bare)
     stages = [bare, rows] if len(bare) < len(rows) and tokens > PASS_TOKENS else [rows]
-    descent, clean = _Descent(len({row.row.owner for row in rows}), model, config), dict[TargetRow, Tensor]()
+    descent, clean = Descent(len({row.row.owner for row in rows}), model, config), dict[TargetRow, Tensor]()
     for stage in stages:
         runner = SuffixRunner(model, layer, [row.row for row in stage], config.token_budget)
         objective = Objective(runner, stage, clean)
@@ -139,7 +142,7 @@ def _search(model: LoadedModel, layer: int, rows: Sequence[TargetRow], config: S
     return descent.found
 
 
-class _Descent:
+class Descent:
     """Steepest descent in the Euclidean norm of every owner's change; each stops by itself.
 
     Adam moves every coordinate about equally far, which wastes length: on CounterFact records 50-149 it stopped at a mean
@@ -158,13 +161,14 @@ class _Descent:
     def run(self, objective: Objective, scale: Tensor, stop_loss: float, steps: int) -> None:
         """Go down one objective until each owner's loss is low enough or it has evaluated it `steps` times. scale: (G,)."""
         active = torch.arange(len(scale), device=scale.device)
+        is_resting = scale > RESTING * scale.median()
         while True:
             loss, gradient = objective(self.change, scale, self.config)
             if not bool(torch.isfinite(loss).all() and torch.isfinite(gradient).all()):
                 raise IntegrityError("the target search diverged: its loss is not finite", "lower the learning rate")
             self.found.change[active], self.found.loss[active] = self.change[active], loss[active]
             taken = self.found.steps[active.cpu()].to(loss.device)
-            going = (loss[active] >= stop_loss) & (taken < steps - 1)
+            going = (loss[active] >= stop_loss) & (taken < steps - 1) & ~is_resting[active]
             active = active[going]
             if not len(active):
                 return

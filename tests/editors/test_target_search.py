@@ -8,7 +8,7 @@ import torch
 from editors.facts import facts_of
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.suffix import SuffixRunner
-from editors.target_search import SearchConfig, TargetRow, search_targets
+from editors.target_search import Descent, Objective, SearchConfig, TargetRow, search_targets, state_norms
 from tests.editors.plans import JAMES, SPEED, TOWER, at, batch_of
 from tests.tiny import tiny_folder
 
@@ -57,3 +57,16 @@ def test_an_edit_that_has_arrived_stands_still(model: LoadedModel, rows: tuple[T
     first = int(found.steps.argmin())
     short = SearchConfig(steps=int(found.steps[first]) + 1, clamp=10.0, stop_loss=8.5)
     assert torch.equal(search_targets(model, LAYER, rows, short).change[first], found.change[first])
+
+
+def test_nothing_is_searched_where_attention_rests(model: LoadedModel, rows: tuple[TargetRow, ...]) -> None:
+    runner = SuffixRunner(model, LAYER, [row.row for row in rows])
+    scale = state_norms(runner, rows)
+    owner = 0
+    assert len(scale) > 2
+    large = torch.where(torch.arange(len(scale)) == owner, 100 * scale.max(), scale)
+    descent = Descent(len(scale), model, SearchConfig(steps=4))
+    descent.run(Objective(runner, rows, {}), large, 0.05, 4)
+    assert float(descent.found.change[owner].norm()) == 0.0
+    assert bool(torch.isfinite(descent.found.loss).all())
+    assert bool((descent.found.change.norm(dim=1)[torch.arange(len(scale)) != owner] > 0).all())
