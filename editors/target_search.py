@@ -34,8 +34,6 @@ COARSE = 10.0
 RESTING = 8.0
 """A state this many times as large as the batch's median is where attention rests, a sequence's first token in later layers:
 its key is that of all text's first tokens, and no change short of thousands shows there. Nothing is written to it."""
-GOAL = 0.2
-"""A step aims at this share of the loss to stop at: the log-odds gained are some tenths less than their slope says."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,11 @@ class SearchConfig:
     """Most steps. Range [1, 500]."""
     learning_rate: float = 0.2
     """Longest step, in units of the state's norm. Range (0, 10]. Longer steps are fewer and end at a longer change."""
+    goal: float = 0.2
+    """A step is as long as the answer's log-odds need to reach this share of `stop_loss` at their present slope. Range
+    (0, 1]. Next to nothing makes every step the longest: for long answers that many prompts share, whose loss is rough."""
+    momentum: float = 0.0
+    """Share of the earlier directions that a step keeps. Range [0, 1)."""
     clamp: float = 0.75
     """Radius of the ball, in units of the state's norm. Range (0, 100]. Authors: 0.75 (MEMIT), 4 (ROME)."""
     stop_loss: float = 0.05
@@ -59,7 +62,8 @@ class SearchConfig:
     Range [16, 1048576]. More is faster by little: products of 128 rows run at full speed on a CPU."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("steps", 1, 500), ("learning_rate", 1e-9, 10), ("clamp", 1e-9, 100),
+        for name, low, high in (("steps", 1, 500), ("learning_rate", 1e-9, 10), ("clamp", 1e-9, 100), ("goal", 1e-12, 1),
+                                ("momentum", 0, 0.999),
                                 ("stop_loss", 1e-9, 10), ("kl_weight", 0, 100), ("decay", 0, 100),
                                 ("token_budget", 16, 1 << 20)):
             value = getattr(self, name)
@@ -155,6 +159,7 @@ class Descent:
     def __init__(self, count: int, model: LoadedModel, config: SearchConfig) -> None:
         self.config = config
         self.change = torch.zeros(count, model.anatomy.hidden_size, device=model.device)
+        self.velocity = torch.zeros_like(self.change)
         self.found = Search(self.change.clone(), torch.full((count,), float("inf"), device=model.device),
                             torch.zeros(count, dtype=torch.int64))
 
@@ -178,11 +183,14 @@ class Descent:
             self.found.steps[active.cpu()] += 1
 
     def _move(self, active: Tensor, scale: Tensor, loss: Tensor, gradient: Tensor) -> None:
-        slope = gradient.norm(dim=1).clamp(min=torch.finfo(gradient.dtype).tiny)
-        goal = torch.full_like(loss, GOAL * self.config.stop_loss)
+        tiny = torch.finfo(gradient.dtype).tiny
+        slope = gradient.norm(dim=1).clamp(min=tiny)
+        goal = torch.full_like(loss, self.config.goal * self.config.stop_loss)
         wanted = (_log_odds(goal) - _log_odds(loss)) * -torch.expm1(-loss) / slope
         length = torch.minimum(wanted, self.config.learning_rate * scale)
-        moved = self.change[active] - (length / slope)[:, None] * gradient
+        self.velocity[active] = self.config.momentum * self.velocity[active] + gradient / slope[:, None]
+        direction = self.velocity[active] / self.velocity[active].norm(dim=1, keepdim=True).clamp(min=tiny)
+        moved = self.change[active] - length[:, None] * direction
         limit = self.config.clamp * scale[:, None]
         self.change[active] = moved * (limit / moved.norm(dim=1, keepdim=True)).clamp(max=1.0)
 
