@@ -6,6 +6,7 @@ of the workspace, so a sweep that was cut short goes on where it was.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ import editors
 from editors.calibration import calibration_file, calibration_for
 from editors.contract import EditBatch, Frozen, Location, UpdateRequest
 from editors.digest import digest_document
-from editors.errors import ConfigError
+from editors.errors import ConfigError, IntegrityError
 from editors.known_facts import KnownFact, read_facts, shipped_facts
 from editors.stored import write_whole
-from tasks.exam import Examiner, Marks, requests_of
+from tasks.exam import NOTHING, Examiner, Marks, requests_of
 from tasks.house import House
 from tasks.intake import find_base
 from tasks.warm import warm
@@ -29,6 +30,7 @@ from tasks.warm import warm
 if TYPE_CHECKING:
     from editors.loading import Checkpoint
 
+logger = logging.getLogger("suture")
 SWEEPS = Path(editors.__file__).with_name("sweeps.yaml")
 FEWEST_REQUESTS = 4
 HELD_OUT_TOKENS, FEWEST_HELD_OUT = 2048, 512
@@ -99,9 +101,17 @@ class Bench:
         asked = digest_document([request.model_dump(mode="json") for request in self.requests])
         inputs = {"base": self.base.digest, "method": self.method, "layers": layers, "options": dict(options),
                   "together": self.together, "requests": asked}
-        done = self.house.workspace.run("trial-1", inputs, lambda _: self._tried(layers, options).model_dump())
+        done = self.house.workspace.run("trial-2", inputs, lambda _: self._judged(layers, options).model_dump())
         marks = Marks.model_validate(done.document)
         return Trial(stage=stage, layers=layers, options=dict(options), marks=marks, score=marks.score)
+
+    def _judged(self, layers: tuple[int, ...], options: Mapping[str, Any]) -> Marks:
+        try:
+            return self._tried(layers, options)
+        except IntegrityError as error:
+            # a setting under which the method diverges is a bad setting, and no reason to end the sweep
+            logger.warning("%s at layers %s with %s: %s", self.method, layers, dict(options), error.message)
+            return NOTHING
 
     def _tried(self, layers: tuple[int, ...], options: Mapping[str, Any]) -> Marks:
         from editors.loading import load
@@ -129,6 +139,7 @@ def calibrate(base: str, facts: str | None, methods: Sequence[str], house: House
     Raises:
         BaseNotFound: the base leads nowhere.
         ConfigError: a method or the file of facts is wrong, or the model knows too few facts.
+        IntegrityError: a method fails under every setting.
     """
     checkpoint = find_base(base, house)
     chosen = tuple(methods) or tuple(name for name in editors.names() if "update" in editors.get(name).purposes)
@@ -189,6 +200,9 @@ def _swept(bench: Bench, sweep: Sweep) -> Swept:
         best = _best(trials)
         for value in values:
             tried(option, best.layers, {**best.options, option: value})
+    if all(trial.marks == NOTHING for trial in trials):
+        raise IntegrityError(f"{bench.method} could not edit {bench.base.folder.name} under any setting that was tried",
+                             f"suture calibrate MODEL with another --method than {bench.method}")
     return Swept(method=bench.method, facts=len(bench.requests), trials=tuple(trials), best=_best(trials))
 
 

@@ -35,12 +35,24 @@ def draw(methods: Sequence[Swept], path: Path) -> None:
         panels[row][0].set_ylabel("share, score", fontsize=9)
     panels[0][0].legend(fontsize=8, frameon=False, loc="lower right")
     figure.suptitle("Counterfactual edits of known facts. Under each setting the change of perplexity on held-out text; "
-                    "grey: chosen.", fontsize=10, x=0.01, ha="left")
+                    "grey: the best of all.", fontsize=10, x=0.01, ha="left")
     figure.savefig(path, format="png", dpi=130, metadata={"Software": None})
 
 
+def shown(swept: Swept, stage: str) -> list[Trial]:
+    """A stage's trials and the one it began from, in the order of what was varied."""
+    first = next(place for place, trial in enumerate(swept.trials) if trial.stage == stage)
+    began = max(swept.trials[:first], key=lambda trial: trial.score, default=None)
+    found = [trial for trial in swept.trials if trial.stage == stage]
+    if stage == "layers":
+        return sorted(found, key=lambda trial: (trial.layers, trial.score))
+    if began is not None and stage in began.options:
+        found.append(began)
+    return sorted(found, key=lambda trial: trial.options[stage])
+
+
 def _panel(axes: Axes, swept: Swept, stage: str) -> None:
-    trials = [trial for trial in swept.trials if trial.stage == stage]
+    trials = shown(swept, stage)
     for name, (colour, dash, marker) in STYLES.items():
         values = [trial.score if name == "score" else getattr(trial.marks, name) for trial in trials]
         axes.plot(range(len(trials)), values, color=colour, linestyle=dash, marker=marker, markersize=4, label=name,

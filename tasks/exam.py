@@ -31,6 +31,10 @@ class Marks(Frozen):
         return score(self.success, self.paraphrase, self.neighbourhood, self.perplexity_ratio)
 
 
+NOTHING = Marks(success=0.0, paraphrase=0.0, neighbourhood=0.0, perplexity_ratio=1.0)
+"""Of an edit that could not be made."""
+
+
 def score(success: float, paraphrase: float, neighbourhood: float, perplexity_ratio: float) -> float:
     """The harmonic mean of the three shares, divided by the cube of the perplexity's rise.
 

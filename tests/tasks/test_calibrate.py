@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from editors.errors import ConfigError, IntegrityError
 from editors.known_facts import KnownFact, read_facts, shipped_facts
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.prompts import encode, render
-from tasks.calibrate import SWEEPS, calibrate, sweep_of
-from tasks.exam import Examiner, requests_of, score
+from tasks.calibrate import SWEEPS, Swept, Trial, calibrate, sweep_of
+from tasks.calibration_picture import shown
+from tasks.exam import NOTHING, Examiner, Marks, requests_of, score
 from tasks.house import House
 from tasks.store import Store
 from tasks.store_location import StoreLocation
@@ -140,6 +142,43 @@ def test_another_methods_calibration_stays(base: Path, facts: Path, house: House
     kept = yaml.safe_load(found.path.read_text())
     assert sorted(kept["methods"]) == ["memit", "rome"]
     assert kept["base_digest"] == found.base_digest
+
+
+@pytest.mark.usefixtures("small")
+def test_a_setting_that_diverges_scores_nothing_and_the_sweep_goes_on(base: Path, facts: Path, house: House,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = editors.get("memit").plan
+
+    def failing(editor, model, batch, location, *rest):
+        if location.layers != (2,):
+            raise IntegrityError("the target search diverged", "lower the learning rate")
+        return plan(editor, model, batch, location, *rest)
+
+    monkeypatch.setattr(editors.get("memit"), "plan", failing)
+    swept = calibrate(str(base), str(facts), ["memit"], house).methods[0]
+    assert [trial.marks == NOTHING for trial in swept.trials[:3]] == [True, True, False]
+    assert NOTHING.score == 0.0
+
+    def always_failing(*_):
+        raise IntegrityError("the target search diverged", "lower the learning rate")
+
+    monkeypatch.setattr(editors.get("memit"), "plan", always_failing)
+    with pytest.raises(IntegrityError, match=r"memit could not edit .* under any setting that was tried"):
+        calibrate(str(base), str(facts), ["memit"], replace(house, root=house.root / "other"))
+
+
+def test_a_panel_shows_what_its_stage_began_from() -> None:
+    trials = [trial("layers", (3,), {"w": 5}, 0.8), trial("layers", (1,), {"w": 5}, 0.9), trial("w", (1,), {"w": 9}, 0.5),
+              trial("w", (1,), {"w": 2}, 0.6), trial("c", (1,), {"w": 5, "c": 1}, 0.9)]
+    swept = Swept(method="memit", facts=4, trials=tuple(trials), best=trials[1])
+    assert [one.layers for one in shown(swept, "layers")] == [(1,), (3,)]
+    assert [one.options["w"] for one in shown(swept, "w")] == [2, 5, 9]
+    assert shown(swept, "c") == trials[4:]
+
+
+def trial(stage: str, layers: tuple[int, ...], options: dict[str, int], points: float) -> Trial:
+    marks = Marks(success=points, paraphrase=points, neighbourhood=points, perplexity_ratio=1.0)
+    return Trial(stage=stage, layers=layers, options=options, marks=marks, score=points)
 
 
 def test_a_model_that_knows_too_little_is_told_so(base: Path, house: House) -> None:
