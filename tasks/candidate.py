@@ -39,8 +39,18 @@ UPLOADS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
+class Brought:
+    """A patch that a version has and its parent has not, with the requests that it carries out."""
+
+    patch: Path
+    """Folder of `patch.json` and `patch.safetensors`."""
+    method: str
+    batch: EditBatch
+
+
+@dataclass(frozen=True)
 class Dossier:
-    """What a judged edit brings along."""
+    """What a judged version brings along."""
 
     model: str
     """The name its releases are kept under."""
@@ -48,10 +58,12 @@ class Dossier:
     base: BaseReference
     parent: ReleaseManifest | None
     """The release it was made on top of; None for the unedited base."""
-    patch: Path
-    """Folder of `patch.json` and `patch.safetensors`."""
-    method: str
+    kept: tuple[StackEntry, ...]
+    """The parent's patches that stay as they are: all of them for an edit, those below the gap for a removal."""
+    brought: tuple[Brought, ...]
+    """The patches on top of them: the edit's own, or those readdressed by a removal."""
     batch: EditBatch
+    """What was judged."""
     verdict: Verdict
     measurements: Measurements
     artefacts: Mapping[str, Path] = field(default_factory=dict)
@@ -162,7 +174,7 @@ def _check_verdict(dossier: Dossier, baked: Checkpoint) -> None:
 def _candidate(store: Store, dossier: Dossier, baked: Checkpoint) -> Candidate:
     verdict = dossier.verdict
     parent = dossier.parent
-    stack = (*(parent.stack if parent else ()), _stack_entry(store, dossier))
+    stack = (*dossier.kept, *(_stack_entry(store, brought) for brought in dossier.brought))
     digest = candidate_digest(dossier.base.digest, [entry.digest for entry in stack], baked.digest)
     artefacts = {name: _put(store, path) for name, path in dossier.artefacts.items()}
     artefacts["measurements.json"] = _put(store, serialise(dossier.measurements))
@@ -174,15 +186,15 @@ def _candidate(store: Store, dossier: Dossier, baked: Checkpoint) -> Candidate:
     )
 
 
-def _stack_entry(store: Store, dossier: Dossier) -> StackEntry:
-    document = dossier.patch / "patch.json"
-    tensors = _put(store, dossier.patch / "patch.safetensors")
+def _stack_entry(store: Store, brought: Brought) -> StackEntry:
+    document = brought.patch / "patch.json"
+    tensors = _put(store, brought.patch / "patch.safetensors")
     promised = json.loads(document.read_bytes())["tensors_sha256"]
     if promised != tensors.sha256:
-        raise IntegrityError(f"{dossier.patch}/patch.safetensors has sha256 {tensors.sha256}, expected {promised}",
+        raise IntegrityError(f"{brought.patch}/patch.safetensors has sha256 {tensors.sha256}, expected {promised}",
                              "make the edit again: suture edit SHEET")
-    return StackEntry(document=_put(store, document), tensors=tensors, batch=_put(store, serialise(dossier.batch)),
-                      purpose=dossier.batch.purpose, method=dossier.method, request_count=len(dossier.batch.requests))
+    return StackEntry(document=_put(store, document), tensors=tensors, batch=_put(store, serialise(brought.batch)),
+                      purpose=brought.batch.purpose, method=brought.method, request_count=len(brought.batch.requests))
 
 
 def _judged_anew(store: Store, former: Candidate, candidate: Candidate) -> Candidate:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from editors.loading import Checkpoint
 from tasks import channel as channels
-from tasks.candidate import Dossier, stage_candidate, upload
+from tasks.candidate import Brought, Dossier, stage_candidate, upload
 from tasks.house import House
 from tasks.manifest import BaseReference, candidate_digest, version_of
 from tasks.measure import read_measurements
@@ -30,11 +30,12 @@ def enrol(order: Order, located: Located, edited: Edited, measured: Measured, ju
     evidence = {Path(item.path).name: located.folder / item.path for item in located.location.evidence}
     artefacts = {"page.html": page, "expectations.json": judged.folder / "expectations.json", **evidence}
     state = channels.read(house.store, order.model, order.channel)
+    parent = state.manifest if state and order.parent_version else None
     dossier = Dossier(
         model=order.model, channel=order.channel, base=BaseReference(name=order.base, digest=order.base_digest),
-        parent=state.manifest if state and order.parent_version else None, patch=edited.folder,
-        method=method_of(order, house).name, batch=order.batch, verdict=judged.verdict,
-        measurements=read_measurements(measured), artefacts=artefacts)
+        parent=parent, kept=parent.stack if parent else (),
+        brought=(Brought(edited.folder, method_of(order, house).name, order.batch),), batch=order.batch,
+        verdict=judged.verdict, measurements=read_measurements(measured), artefacts=artefacts)
     staged = stage_candidate(house.store, dossier, Checkpoint(edited.candidate_folder))
     upload(house.store, staged.candidate, edited.candidate_folder, house.progress)
     submission = Submission(
@@ -57,7 +58,7 @@ def write_page(order: Order, located: Located, edited: Edited, measured: Measure
         provenance=_provenance(order, located, edited, method.source),
         pictures=[Picture(item.title, located.folder / item.path) for item in located.location.evidence
                   if item.kind == "picture"],
-        commands=_commands(version, judged.verdict.passed), warnings=order.warnings)
+        commands=next_steps(version, judged.verdict.passed), warnings=order.warnings)
     path = judged.folder.parent / f"{judged.folder.name}-page" / "page.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_page(judged.verdict, read_measurements(measured), order.batch, about), encoding="utf-8")
@@ -71,7 +72,8 @@ def _provenance(order: Order, located: Located, edited: Edited, source: str) -> 
             "sheet": order.sheet_digest, "requested by": order.requester}
 
 
-def _commands(version: str, passed: bool) -> list[Command]:
+def next_steps(version: str, passed: bool) -> list[Command]:
+    """What a person who read the verdict page types next."""
     if not passed:
         return [Command("Look at the refused weights", f"suture pull --version {version} ./refused")]
     return [Command("Approve it", f'suture approve {version} --by NAME --reason "..."'),

@@ -19,7 +19,7 @@ from editors.contract import EditBatch, UpdateRequest
 from editors.loading import INDEX, Checkpoint
 from editors.patch import LowRank, Patch, edited_tensor
 from tasks import decisions
-from tasks.candidate import Dossier, stage_candidate
+from tasks.candidate import Brought, Dossier, stage_candidate
 from tasks.channel import read
 from tasks.ledger import history
 from tasks.manifest import BaseReference, Candidate, Cause, ReleaseManifest, base_version
@@ -85,8 +85,9 @@ def make_edit(folder: Path, seed: int, parent: ReleaseManifest | None = None, pa
                                 rows=(row,), transcripts=())
     page = folder / "page.html"
     page.write_text(f"<h1>edit {seed}</h1>")
-    dossier = Dossier(model=MODEL, channel=CHANNEL, base=base, parent=parent, patch=folder / "patch", method="rome",
-                      batch=batch, verdict=_verdict(measurements, passed), measurements=measurements,
+    dossier = Dossier(model=MODEL, channel=CHANNEL, base=base, parent=parent, kept=parent.stack if parent else (),
+                      brought=(Brought(folder / "patch", "rome", batch),), batch=batch,
+                      verdict=_verdict(measurements, passed), measurements=measurements,
                       artefacts={"page.html": page})
     return Made(dossier, baked)
 
