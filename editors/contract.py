@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from editors.patch import Patch
     from editors.prospect import Prospect
 
-Purpose = Literal["update"]
+SheetPurpose = Literal["update"]
+"""What a sheet may ask for."""
+Purpose = Literal["update", "removal"]
+"""What a batch is for. A removal asks for nothing new: its requests are those that must go on holding."""
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)`; `total` 0 means unknown."""
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 import editors
-from editors.contract import EditRequest, Frozen, Purpose, UpdateRequest
+from editors.contract import EditRequest, Frozen, SheetPurpose, UpdateRequest
 from editors.digest import digest_document
 from editors.errors import SheetError
 from editors.marked import Node, UnreadableError, read_json, read_json_lines, read_yaml
@@ -58,7 +58,7 @@ class Method(Frozen):
 class SheetHead(Frozen):
     """Everything of a sheet but its requests."""
 
-    purpose: Purpose
+    purpose: SheetPurpose
     base: str = Field(min_length=1)
     """The packaged model's name, a hub id, a folder, `s3://...` or `models:/name@alias`."""
     channel: Slug = "main"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from editors.contract import EditBatch, EditRequest
 from editors.errors import ConfigError, NotFound
 from tasks import channel as channels
 from tasks import decisions
-from tasks.manifest import VERSION_LENGTH, Candidate, Contents, ReleaseManifest, release_key
+from tasks.manifest import VERSION_LENGTH, Candidate, Contents, ReleaseManifest, base_version, release_key
+from tasks.removal import read_record
 from tasks.store import blob_key
 
 if TYPE_CHECKING:
@@ -61,21 +63,33 @@ def version_answer(house: House, model: str, version: str) -> dict[str, Any]:
     candidate = channels.read_candidate(house.store, model, version) if contents.stack else None
     verdict = _document(house, contents, "the verdict", contents.verdict)
     measured = _document(house, contents, "the measurements", contents.artefacts.get("measurements.json"))
-    batches = channels.read_batches(house.store, contents)
-    requests = batches[-1].requests if batches else ()
+    removal = read_record(contents, house)
+    requests = _requests(house, contents, removal)
+    own = contents.stack[-1] if contents.stack and removal is None else None
     state, decision = state_of(house.store, candidate, contents)
     release = published(house.store, model, version)
     return {
         "version": version, "digest": contents.digest, "model": model, "state": state,
-        "channel": candidate.channel if candidate else None, "base": contents.base.name, "base_digest": contents.base.digest,
-        "parent": contents.parent if len(contents.stack) > 1 else None, "checkpoint": contents.checkpoint,
-        "passed": candidate.state == "passed" if candidate else True, "verdict": verdict, "decision": decision,
-        "method": contents.stack[-1].method if contents.stack else None, "edits": len(contents.stack),
+        "channel": candidate.channel if candidate else None,
+        "base": contents.base.name, "base_digest": contents.base.digest,
+        "parent": contents.parent if contents.parent != base_version(contents.base.digest) else None,
+        "checkpoint": contents.checkpoint, "passed": candidate.state == "passed" if candidate else True,
+        "verdict": verdict, "decision": decision,
+        "method": "removal" if removal else own.method if own else None, "edits": len(contents.stack),
+        "removed": {name: removal[name] for name in ("version", "patch", "by", "reason")} if removal else None,
         "requests": [{"id": request.id, "question": request.question, "target": request.target_text} for request in requests],
         "request_count": len(requests), "transcripts": measured["transcripts"] if measured else [],
         "patch_digests": list(contents.patch_digests), "release": release,
-        "patch": channels.address(house.store, blob_key(contents.patch_digests[-1])) if contents.stack else None,
+        "patch": channels.address(house.store, blob_key(own.digest)) if own else None,
     }
+
+
+def _requests(house: House, contents: Contents, removal: dict[str, Any] | None) -> tuple[EditRequest, ...]:
+    """What a version is judged by: its own edit's requests, or those that stay."""
+    if removal is not None:
+        return EditBatch.model_validate(removal["batch"]).requests
+    batches = channels.read_batches(house.store, contents)
+    return batches[-1].requests if batches else ()
 
 
 def published(store: Store, model: str, version: str) -> dict[str, Any] | None:

@@ -195,6 +195,31 @@ def rollback(
 
 
 @app.command()
+def remove(
+    version: VersionArgument,
+    channel: Annotated[str, typer.Option("--from", help="The channel whose release is to lose the edit.")],
+    policy: Annotated[str | None, typer.Option("--policy", help="A gate policy's file. Default: `removal`.")] = None,
+    reason: ReasonOption = "taken out by hand",
+    as_json: JsonOption = False,
+) -> None:
+    """Take the edit that a version brought out of a channel's release, from wherever it stands in the stack.
+
+    The remaining edits are applied in order on the base, and every request of theirs is measured again: each must hold as
+    it does in the present release. The result is a new version, judged, approved and promoted like an edit. Exit code 0:
+    the gate passed. 3: it refused, and the version is kept as `refused`.
+
+    Example: `suture remove 3f9a1c2b7d04 --from demo --reason "the fact was wrong"`
+    """
+    with answering(as_json) as settings:
+        from flows import run
+
+        answer = run.remove(settings, version, channel, policy, reason, quiet=as_json)
+        _print(answer, console.show_edit, as_json)
+        if not answer["passed"]:
+            raise typer.Exit(3)
+
+
+@app.command()
 def pull(
     targets: Annotated[list[str], typer.Argument(metavar="[S3_URL] [CHANNEL] FOLDER", help="Where from, and the folder.")],
     version: Annotated[str | None, typer.Option("--version", help="A version instead of a channel; refused ones too.")] = None,

@@ -55,6 +55,7 @@ def show_edit(answer: dict[str, Any]) -> None:
     out.print(_rules(answer["verdict"]["rules"]))
     places = {"version": f"{answer['version']} ({answer['state']})", "model": f"{answer['model']}, channel {answer['channel']}",
               "parent": answer["parent"] or f"the unedited base {answer['base']}",
+              "taken out": f"the edit of version {answer['removed']['version']}" if answer["removed"] else None,
               "method": f"{answer['method']} at layers {_span(answer['layers'])}" if answer["layers"] else answer["method"],
               "patch": answer["patch"], "verdict page": answer["page"], "picture": answer["picture"],
               "MLflow": answer["mlflow"],

@@ -69,6 +69,14 @@ def promote(settings: Settings, version: str, by: str, reason: str, *, quiet: bo
         return flow(version, by, reason)
 
 
+def remove(settings: Settings, version: str, channel: str, policy: str | None, reason: str, *, quiet: bool) -> dict[str, Any]:
+    """Run `flows.remove.remove`."""
+    with _ready(settings, quiet=quiet, model=True):
+        from flows.remove import remove as flow
+
+        return flow(version, channel, policy, reason)
+
+
 def rollback(settings: Settings, channel: str, to: str | None, by: str, reason: str, model: str | None, *,
              quiet: bool) -> dict[str, Any]:
     """Run `flows.rollback.rollback`."""

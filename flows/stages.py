@@ -18,6 +18,7 @@ from tasks import decisions, ledger, publish
 from tasks.calibrate import calibrate
 from tasks.edit import edit
 from tasks.enrol import enrol
+from tasks.enrol_removal import enrol_removal
 from tasks.house import House
 from tasks.intake import find_base, intake
 from tasks.judge import judge
@@ -27,6 +28,7 @@ from tasks.measure import measure
 from tasks.policy import policy_of
 from tasks.records import Order, Registered
 from tasks.register import mark_approval, mirror_promotion
+from tasks.removal import order_removal, take_out
 from tasks.tracking import ChannelTruth
 from tasks.vet import vet
 from tasks.warm import warm
@@ -56,6 +58,9 @@ take_measure = stage("measure")(measure)
 pass_judgement = stage("judge")(judge)
 look_over = stage("vet")(vet)
 write_down = stage("register")(enrol)
+take_in_removal = stage("intake")(order_removal)
+leave_out = stage("remove")(take_out)
+write_down_removal = stage("register")(enrol_removal)
 fill_store = stage("warm")(warm)
 sweep = stage("calibrate")(calibrate)
 

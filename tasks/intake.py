@@ -72,8 +72,12 @@ def served_version(order: Order, house: House) -> str | None:
     """The version on the channel's present line that carried out these very requests; None when none did."""
     state = channel.read(house.store, order.model, order.channel)
     contents: Contents | None = state.manifest if state else None
+    asked = order.batch.requests
+    if contents is None or all(batch.requests != asked for batch in channel.read_batches(house.store, contents)):
+        # an edit that was taken out again is made anew
+        return None
     while contents is not None and contents.stack:
-        if channel.read_batches(house.store, contents)[-1].requests == order.batch.requests:
+        if channel.read_batches(house.store, contents)[-1].requests == asked:
             return contents.version
         contents = channel.read_version(house.store, order.model, contents.parent) if contents.parent else None
     return None

@@ -60,6 +60,28 @@ class Edited(Frozen):
     """Checkpoint digest of the candidate."""
 
 
+class Removal(Frozen):
+    """Which edit is to be taken out of a channel's stack."""
+
+    order: Order
+    """Its parent is the channel's present release; its batch, every accepted request that must go on holding."""
+    version: str
+    """The version that brought the edit."""
+    place: int
+    """Where its patch stands in the parent's stack."""
+    by: str
+    reason: str
+
+
+class Remaining(Frozen):
+    """A stack without one patch, and the candidate that it makes."""
+
+    stack: tuple[Path, ...]
+    """Folders of the remaining patches, in order."""
+    edited: Edited
+    """The step from the parent to the candidate: the taken patch's inverse."""
+
+
 class Measured(Frozen):
     """Measurements on disk."""
 

@@ -187,7 +187,7 @@ def _log_run(client: MlflowClient, experiment: str, submission: Submission, tags
     from mlflow.entities import LoggedModelOutput, Metric, Param
 
     candidate = submission.candidate
-    run = client.create_run(experiment, tags=dict(tags), run_name=f"{candidate.version} {candidate.stack[-1].method}")
+    run = client.create_run(experiment, tags=dict(tags), run_name=f"{candidate.version} {submission.method}")
     run_id, status = run.info.run_id, "FAILED"
     try:
         with tempfile.TemporaryDirectory() as scratch:

@@ -37,9 +37,10 @@ class Submission:
     base_folder: Path
     """Plain Hugging Face folder of the unedited base on this machine."""
     patches: tuple[Path, ...]
-    """Folders of the whole stack, in order; the last is this edit's own."""
+    """Folders of the whole stack, in order; the last is an edit's own."""
     batch: EditBatch
-    location: Location
+    location: Location | None
+    """None for a removal, which plans no edit."""
     options: Mapping[str, Any]
     measurements: Measurements
     verdict: Verdict
@@ -47,6 +48,8 @@ class Submission:
     artefacts: Mapping[str, Path] = field(default_factory=dict)
     """Other files and folders by the name they get in the run: the page, the gate's own result, the locator's evidence.
     They may quote requests, so they are kept only where the text of requests is."""
+    removed: str | None = None
+    """Digest of the patch that a removal took out of the parent's stack."""
 
     def __post_init__(self) -> None:
         expected = [entry.digest for entry in self.candidate.stack]
@@ -60,17 +63,23 @@ class Submission:
         """Whether words of its requests may be stored."""
         return self.batch.purpose in PURPOSES_WITH_TEXT
 
+    @property
+    def method(self) -> str:
+        """What made the version: the editor's name, or `removal`."""
+        return "removal" if self.removed else self.candidate.stack[-1].method
+
 
 def parameters_of(submission: Submission) -> dict[str, str]:
     """What was done, as short strings by name."""
     candidate, batch, location = submission.candidate, submission.batch, submission.location
-    entry = candidate.stack[-1]
     known = {
-        "purpose": batch.purpose, "method": entry.method, "requests": len(batch.requests), "batch_digest": batch.digest,
+        "purpose": batch.purpose, "method": submission.method, "requests": len(batch.requests), "batch_digest": batch.digest,
         "base": candidate.base.name, "base_digest": candidate.base.digest, "parent": candidate.parent,
-        "parent_digest": batch.parent_digest, "patch_digest": entry.digest, "stack": len(candidate.stack),
-        "layers": ",".join(map(str, location.layers)), "layers_source": location.source,
-        "traced_peak": location.traced_peak, "policy": submission.verdict.policy,
+        "parent_digest": batch.parent_digest, "patch_digest": None if submission.removed else candidate.stack[-1].digest,
+        "removed": submission.removed, "stack": len(candidate.stack),
+        "layers": ",".join(map(str, location.layers)) if location else None,
+        "layers_source": location.source if location else None,
+        "traced_peak": location.traced_peak if location else None, "policy": submission.verdict.policy,
         "policy_digest": submission.verdict.policy_digest, "channel": candidate.channel,
     }
     options = {f"option.{name}": value for name, value in submission.options.items()}
@@ -106,9 +115,10 @@ def write_files(submission: Submission, folder: Path) -> None:
         table = csv.DictWriter(stream, list(Measurement.model_fields))
         table.writeheader()
         table.writerows(row.model_dump() for row in submission.measurements.rows)
-    patch.mkdir()
-    for name in PATCH_FILES:
-        shutil.copyfile(submission.patches[-1] / name, patch / name)
+    if not submission.removed:
+        patch.mkdir()
+        for name in PATCH_FILES:
+            shutil.copyfile(submission.patches[-1] / name, patch / name)
     (folder / "verdict.json").write_text(submission.verdict.model_dump_json(indent=1))
     (folder / "candidate.json").write_text(submission.candidate.model_dump_json(indent=1))
     if submission.shows_text:
@@ -142,7 +152,7 @@ def version_tags(submission: Submission) -> dict[str, str]:
         DIGEST: candidate.digest, "suture.version": candidate.version, "suture.parent": candidate.parent or "",
         "suture.base": candidate.base.name, "suture.base_digest": candidate.base.digest,
         "suture.patch": candidate.stack[-1].digest, "suture.purpose": submission.batch.purpose,
-        "suture.method": candidate.stack[-1].method, "suture.requester": submission.requester,
+        "suture.method": submission.method, "suture.requester": submission.requester,
         PASSED: "passed" if verdict.passed else "refused", VERDICT: verdict.digest,
         # what the gate refused waits for nobody
         APPROVAL: "pending" if verdict.passed else "refused",
@@ -152,10 +162,11 @@ def version_tags(submission: Submission) -> dict[str, str]:
 def description_of(submission: Submission) -> str:
     """One paragraph for the registry's page; no word of any request."""
     candidate, verdict = submission.candidate, submission.verdict
-    entry = candidate.stack[-1]
+    done = f"the edit of patch `{submission.removed[:12]}` taken out" if submission.removed else (
+        f"{candidate.stack[-1].purpose} by {submission.method}")
     broken = [rule.name for rule in verdict.rules if not rule.passed and rule.severity == "critical"]
     judged = f"The gate passed it under policy `{verdict.policy}`." if verdict.passed else (
         f"The gate refused it under policy `{verdict.policy}`: {', '.join(broken) or 'see verdict.json'}.")
-    return (f"Version `{candidate.version}` of `{candidate.model}`, channel `{candidate.channel}`: {entry.purpose} by "
-            f"{entry.method}, {entry.request_count} requests, on top of `{candidate.parent}`; base `{candidate.base.name}` "
+    return (f"Version `{candidate.version}` of `{candidate.model}`, channel `{candidate.channel}`: {done}, "
+            f"{len(submission.batch.requests)} requests, on top of `{candidate.parent}`; base `{candidate.base.name}` "
             f"under {len(candidate.stack)} patches. {judged}")

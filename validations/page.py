@@ -126,7 +126,8 @@ def decision(verdict: Verdict, batch: EditBatch) -> str:
         edits = f"{len(batch.requests)} edit" + "s" * (len(batch.requests) > 1)
         warned = sum(not rule.passed and rule.severity == "warning" for rule in verdict.rules)
         tail = f", with {warned} warning" + "s" * (warned > 1) if warned else ""
-        return f"Passed: {edits} taught, and every limit of the policy {verdict.policy!r} held{tail}."
+        done = "kept" if batch.purpose == "removal" else "taught"
+        return f"Passed: {edits} {done}, and every limit of the policy {verdict.policy!r} held{tail}."
     first = broken[0]
     others = f", and by {len(broken) - 1} more" if len(broken) > 1 else ""
     blamed = f" (worst: {', '.join(first.blame[:3])})" if first.blame else ""

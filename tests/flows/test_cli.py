@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from flows.cli import app
 
 HEAVY = ("torch", "transformers", "mlflow", "great_expectations", "prefect", "boto3", "pandas", "matplotlib", "numpy", "gguf")
-COMMANDS = ("edit", "locate", "measure", "warm", "calibrate", "approve", "promote", "rollback", "pull", "history", "show")
+COMMANDS = ("edit", "locate", "measure", "warm", "calibrate", "approve", "promote", "rollback", "remove", "pull",
+            "history", "show")
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from editors.contract import EditBatch
 from editors.errors import ConfigError
 from tests.validations.measured import GOOD, batch, measured, request
 from validations import gate
-from validations.contract import Measurement, Rule, Verdict
+from validations.contract import Measurement, Measurements, Rule, Verdict
 from validations.gate import Check, checks_of, expects, frame_of, judge
 from validations.policy import Policy, PolicyRule, policy_for
 from validations.tables import RuleTable, rule_table
@@ -20,6 +21,26 @@ from validations.tables import RuleTable, rule_table
 NAN, INFINITY = math.nan, math.inf
 POLICY = policy_for("update")
 EARLIER = (request("louvre"),)
+
+
+def staying(*values: tuple[str, float]) -> tuple[EditBatch, Measurements]:
+    """Measurements of a removal after which two edits stay; `values` spoil the candidate's efficacy by request."""
+    of = batch().model_copy(update={"purpose": "removal"})
+    found = measured(of, spoilt={("efficacy.prob_success", name): value for name, value in values})
+    rows = [row.model_copy(update={"parent": 1.0}) if row.probe in ("efficacy", "paraphrase") else row for row in found.rows
+            if row.probe != "history"]
+    return of, found.model_copy(update={"rows": tuple(rows)})
+
+
+def test_a_removal_is_held_to_every_edit_that_stays() -> None:
+    policy = policy_for("removal")
+    of, good = staying()
+    assert judge(good, policy, of).verdict.passed
+    of, lost = staying(("pisa", 0.0))
+    rule = rule_named(judge(lost, policy, of).verdict, "efficacy.prob_success")
+    assert (rule.passed, rule.severity, rule.blame) == (False, "critical", ("pisa",))
+    with pytest.raises(ConfigError, match="the policy is for 'update', the batch for 'removal'"):
+        judge(good, policy_for("update"), of)
 
 
 def only(*names: str) -> Policy:
