@@ -45,6 +45,10 @@ class IntegrityError(SutureError):
     """Bytes do not have the digest they are addressed by, or numbers are not finite."""
 
 
+class Diverged(IntegrityError):
+    """An edit came out with numbers that are not finite, or could not be solved: its settings do not suit this model."""
+
+
 class EstimateRefused(SutureError):
     """The work does not fit into the memory at hand."""
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from editors.blocks import Walk, captured_input, pad, prefill
 from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.costs import RowSize, Work, estimate_of
-from editors.errors import ConfigError, IntegrityError
+from editors.errors import ConfigError, Diverged
 from editors.facts import facts_of
 from editors.loading import LoadedModel
 from editors.options import config_from
@@ -116,7 +116,7 @@ def constrained_change(model: LoadedModel, layer: int, rows: Sequence[TargetRow]
     """The change (D, F) of the layer's FFN output matrix, with the rows' losses under it and the steps taken.
 
     Raises:
-        IntegrityError: the loss is not finite.
+        Diverged: the loss is not finite.
     """
     parts = prepared(model, layer, rows, config.token_budget)
     shape = model.anatomy.hidden_size, model.anatomy.inner_size
@@ -125,7 +125,7 @@ def constrained_change(model: LoadedModel, layer: int, rows: Sequence[TargetRow]
     for step in range(config.steps):
         losses, change.grad = losses_and_gradient(model, layer, parts, change)
         if not bool(torch.isfinite(losses).all()):
-            raise IntegrityError("fine-tuning diverged: its loss is not finite", "lower the learning rate")
+            raise Diverged("fine-tuning diverged: its loss is not finite", "lower the learning rate")
         progress("fine-tuning", step + 1, config.steps)
         if float(losses.mean()) < config.stop_loss or step == config.steps - 1:
             break
@@ -164,7 +164,7 @@ class Finetune:
             ArchitectureError: the family normalises its FFN output.
             ConfigError: the location names more than one layer.
             SheetError: a position is not in its prompt.
-            IntegrityError: the loss is not finite.
+            Diverged: the loss is not finite.
         """
         model.anatomy.require_plain_output(self.name)
         if len(location.layers) != 1:

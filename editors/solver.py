@@ -23,7 +23,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from editors.errors import IntegrityError
+from editors.errors import Diverged, IntegrityError
 
 MAX_DIAGONAL_LOADING = 1e-3
 
@@ -66,7 +66,7 @@ def solve(keys: Tensor, residuals: Tensor, factor: Tensor, slack: float, held: T
         left (D, N): the residuals; right (N, F): how strongly each fires for a key.
 
     Raises:
-        IntegrityError: keys or residuals are not finite, or with slack 0 two facts have the same key.
+        Diverged: keys or residuals are not finite, or with slack 0 two facts have the same key.
     """
     every_key = _checked(keys, residuals, held)
     whitened = torch.linalg.solve_triangular(factor, every_key, upper=False)
@@ -89,7 +89,7 @@ def solve_projected(keys: Tensor, residuals: Tensor, project: Callable[[Tensor],
         left (D, N): the residuals; right (N, F): how strongly each fires for a key; its rows lie in the range of P.
 
     Raises:
-        IntegrityError: keys or residuals are not finite, or with slack 0 two facts have the same key.
+        Diverged: keys or residuals are not finite, or with slack 0 two facts have the same key.
     """
     projected = project(_checked(keys, residuals, held))
     return residuals.double(), (projected @ _mixing(projected, keys.shape[1], slack, slack)).T
@@ -98,7 +98,7 @@ def solve_projected(keys: Tensor, residuals: Tensor, project: Callable[[Tensor],
 def _checked(keys: Tensor, residuals: Tensor, held: Tensor | None) -> Tensor:
     """New and held keys side by side, (F, N + M) float64."""
     if not bool(torch.isfinite(keys).all() and torch.isfinite(residuals).all()):
-        raise IntegrityError("keys or residuals of the edit are not finite", "lower the clamp or the learning rate")
+        raise Diverged("keys or residuals of the edit are not finite", "lower the clamp or the learning rate")
     return keys.double() if held is None else torch.cat([keys.double(), held.double()], dim=1)
 
 
@@ -109,7 +109,7 @@ def _mixing(whitened: Tensor, count: int, slack: float, held_slack: float) -> Te
     gram.diagonal()[count:].add_(held_slack)
     gram_factor, failed = torch.linalg.cholesky_ex(gram)
     if int(failed) or float(gram_factor.diagonal().min()) < 1e-6 * float(gram_factor.diagonal().max()):
-        raise IntegrityError("two facts of this batch have the same key, so they cannot both be written exactly",
+        raise Diverged("two facts of this batch have the same key, so they cannot both be written exactly",
                              "use memit, or give the requests different subjects")
     selected = torch.eye(gram.shape[0], count, dtype=gram.dtype, device=gram.device)
     return torch.cholesky_solve(selected, gram_factor)

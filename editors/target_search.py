@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from editors.contract import Progress, silent
-from editors.errors import ConfigError, IntegrityError
+from editors.errors import ConfigError, Diverged
 from editors.loading import LoadedModel
 from editors.prefix import PASS_TOKENS
 from editors.suffix import CLEAN_TOKENS, Chunk, Row, SuffixRunner
@@ -95,7 +95,7 @@ def search_targets(model: LoadedModel, layer: int, rows: Sequence[TargetRow], co
     """Search the change of every owner among `rows`, 0-based and gapless.
 
     Raises:
-        IntegrityError: a loss is not finite.
+        Diverged: a loss is not finite.
     """
     count = 1 + max(row.row.owner for row in rows)
     found = Search(torch.zeros(count, model.anatomy.hidden_size, device=model.device),
@@ -170,7 +170,7 @@ class Descent:
         while True:
             loss, gradient = objective(self.change, scale, self.config)
             if not bool(torch.isfinite(loss).all() and torch.isfinite(gradient).all()):
-                raise IntegrityError("the target search diverged: its loss is not finite", "lower the learning rate")
+                raise Diverged("the target search diverged: its loss is not finite", "lower the learning rate")
             self.found.change[active], self.found.loss[active] = self.change[active], loss[active]
             taken = self.found.steps[active.cpu()].to(loss.device)
             going = (loss[active] >= stop_loss) & (taken < steps - 1) & ~is_resting[active]

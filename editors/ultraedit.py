@@ -38,7 +38,7 @@ from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.corpus import default_corpus
 from editors.costs import RowSize, Work, estimate_of
 from editors.earlier import earlier_keys, remembered
-from editors.errors import ConfigError, IntegrityError
+from editors.errors import ConfigError, Diverged
 from editors.facts import facts_of
 from editors.gradients import GradientReader, Reading
 from editors.loading import LoadedModel
@@ -169,7 +169,8 @@ class UltraEdit:
         Raises:
             ArchitectureError: the family normalises its FFN output.
             SheetError: a position is not in its prompt.
-            IntegrityError: the passes met numbers that are not finite, or damaged statistics.
+            Diverged: the passes met numbers that are not finite.
+            IntegrityError: the statistics are damaged.
         """
         model.anatomy.require_plain_output(self.name)
         layers = sorted(location.layers)
@@ -202,7 +203,7 @@ class UltraEdit:
                 with applied(model.model, Patch(edits)):
                     reading = reader.read()
             if not bool(torch.isfinite(reading.log_odds).all()):
-                raise IntegrityError("the passes diverged: a log-odds is not finite", "lower ultraedit's radius")
+                raise Diverged("the passes diverged: a log-odds is not finite", "lower ultraedit's radius")
             lacking = reading.log_odds < self.config.enough
             progress("passes", int((~lacking).sum()), len(lacking))
             if number and not bool(lacking.any()):

@@ -19,7 +19,7 @@ import editors
 from editors.calibration import calibration_file, calibration_for
 from editors.contract import EditBatch, Frozen, Location, UpdateRequest
 from editors.digest import digest_document
-from editors.errors import ConfigError, IntegrityError
+from editors.errors import ConfigError, Diverged, IntegrityError
 from editors.known_facts import KnownFact, read_facts, shipped_facts
 from editors.stored import write_whole
 from tasks.exam import NOTHING, Examiner, Marks, requests_of
@@ -108,7 +108,7 @@ class Bench:
     def _judged(self, layers: tuple[int, ...], options: Mapping[str, Any]) -> Marks:
         try:
             return self._tried(layers, options)
-        except IntegrityError as error:
+        except Diverged as error:
             # a setting under which the method diverges is a bad setting, and no reason to end the sweep
             logger.warning("%s at layers %s with %s: %s", self.method, layers, dict(options), error.message)
             return NOTHING

@@ -14,7 +14,7 @@ import yaml
 import editors
 from editors.calibration import calibration_for
 from editors.contract import UpdateRequest
-from editors.errors import ConfigError, IntegrityError
+from editors.errors import ConfigError, Diverged, IntegrityError
 from editors.known_facts import KnownFact, read_facts, shipped_facts
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.prompts import encode, render
@@ -151,7 +151,7 @@ def test_a_setting_that_diverges_scores_nothing_and_the_sweep_goes_on(base: Path
 
     def failing(editor, model, batch, location, *rest):
         if location.layers != (2,):
-            raise IntegrityError("the target search diverged", "lower the learning rate")
+            raise Diverged("the target search diverged", "lower the learning rate")
         return plan(editor, model, batch, location, *rest)
 
     monkeypatch.setattr(editors.get("memit"), "plan", failing)
@@ -160,11 +160,26 @@ def test_a_setting_that_diverges_scores_nothing_and_the_sweep_goes_on(base: Path
     assert NOTHING.score == 0.0
 
     def always_failing(*_):
-        raise IntegrityError("the target search diverged", "lower the learning rate")
+        raise Diverged("the target search diverged", "lower the learning rate")
 
     monkeypatch.setattr(editors.get("memit"), "plan", always_failing)
     with pytest.raises(IntegrityError, match=r"memit could not edit .* under any setting that was tried"):
         calibrate(str(base), str(facts), ["memit"], replace(house, root=house.root / "other"))
+
+
+@pytest.mark.usefixtures("small")
+def test_damaged_statistics_are_no_bad_setting(base: Path, facts: Path, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = editors.get("memit").plan
+
+    def damaged(*_):
+        raise IntegrityError("moments.safetensors does not have the digest it was written with", "rm moments.safetensors")
+
+    monkeypatch.setattr(editors.get("memit"), "plan", damaged)
+    with pytest.raises(IntegrityError, match="does not have the digest it was written with"):
+        calibrate(str(base), str(facts), ["memit"], house)
+    monkeypatch.setattr(editors.get("memit"), "plan", plan)
+    swept = calibrate(str(base), str(facts), ["memit"], house).methods[0]
+    assert all(trial.marks != NOTHING for trial in swept.trials)
 
 
 def test_a_panel_shows_what_its_stage_began_from() -> None:
