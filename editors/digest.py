@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,11 @@ def digest_bytes(content: bytes) -> str:
 def digest_document(document: Any) -> str:
     """SHA-256 of the document's canonical JSON."""
     return digest_bytes(canonical_json(document))
+
+
+def keyed_digest(key: bytes, content: bytes) -> str:
+    """HMAC-SHA-256 of the bytes: who lacks the key can neither read nor guess the content. 64 hexadecimal characters."""
+    return hmac.new(key, content, hashlib.sha256).hexdigest()
 
 
 def digest_file(path: Path) -> str:
