@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from editors.contract import EditBatch
+from editors.contract import EditBatch, UpdateRequest
 from editors.errors import IntegrityError
 from editors.prompts import Role
 from validations.contract import Measurement, Measurements, Rule, Transcript, Verdict
@@ -28,6 +27,7 @@ HIGHLIGHTS = {"efficacy.answer": "say the new answer", "paraphrase.answer": "say
               "neighbourhood.prob_success": "neighbours keep theirs", "locality.same_answer": "unrelated prompts unmoved",
               "perplexity.held_out": "perplexity of ordinary text"}
 """Rule -> what its number says in a few words; shown above everything else, as far as the policy has them."""
+DONE = {"update": "taught", "forget": "withdrawn", "removal": "kept"}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -113,7 +113,8 @@ def render_page(verdict: Verdict, measurements: Measurements, batch: EditBatch, 
     moved = layers(measurements.rows)
     return environment.get_template("page.html.jinja").render(
         about=about, provenance=provenance(verdict, about), verdict=verdict, decision=decision(verdict, batch),
-        requests=shown, count=len(batch.requests), highlights=highlights(verdict),
+        requests=shown, sealed=[request.at_rest() for request in batch.forgets], count=len(batch.requests),
+        highlights=highlights(verdict),
         said={request.id: [one for one in said if one.transcript.request == request.id] for request in shown},
         neighbours=neighbours[:MOST_NEIGHBOURS], neighbour_count=len(neighbours), layers=moved,
         rules=sorted(verdict.rules, key=_order), scale=scale, width=partial(bar_width, moved))
@@ -126,8 +127,7 @@ def decision(verdict: Verdict, batch: EditBatch) -> str:
         edits = f"{len(batch.requests)} edit" + "s" * (len(batch.requests) > 1)
         warned = sum(not rule.passed and rule.severity == "warning" for rule in verdict.rules)
         tail = f", with {warned} warning" + "s" * (warned > 1) if warned else ""
-        done = "kept" if batch.purpose == "removal" else "taught"
-        return f"Passed: {edits} {done}, and every limit of the policy {verdict.policy!r} held{tail}."
+        return f"Passed: {edits} {DONE[batch.purpose]}, and every limit of the policy {verdict.policy!r} held{tail}."
     first = broken[0]
     others = f", and by {len(broken) - 1} more" if len(broken) > 1 else ""
     blamed = f" (worst: {', '.join(first.blame[:3])})" if first.blame else ""
@@ -168,12 +168,12 @@ def answers(measurements: Measurements) -> list[Said]:
     return said
 
 
-def requests_shown(verdict: Verdict, batch: EditBatch) -> list[Any]:
+def requests_shown(verdict: Verdict, batch: EditBatch) -> list[UpdateRequest]:
     """The requests whose texts are shown: all, or the blamed and then the first of a long batch."""
     blamed = list(dict.fromkeys(name for rule in verdict.rules for name in rule.blame))
     rank = {name: place for place, name in enumerate(blamed)}
-    ordered = sorted(batch.requests, key=lambda request: rank.get(request.id, len(rank)))
-    return list(batch.requests) if len(ordered) <= MOST_REQUESTS else ordered[:MOST_REQUESTS]
+    ordered = sorted(batch.updates, key=lambda request: rank.get(request.id, len(rank)))
+    return list(batch.updates) if len(ordered) <= MOST_REQUESTS else ordered[:MOST_REQUESTS]
 
 
 def layers(rows: Iterable[Measurement]) -> list[Layer]:
