@@ -1,7 +1,8 @@
 """Which layers to edit and with what options, per model: measured where we measured, else by depth and said so.
 
 Data in `calibrations/*.yaml`, one file a model, which names the digest of its checkpoint. What a sweep found on this
-machine lies in a folder of its own, named by that digest, and counts where we ship nothing for the method.
+machine lies in a folder of its own, named by that digest, and counts where we ship nothing for the method. A model of the
+same shapes as one that was measured (its fine-tuned descendant, mostly) has that one's values.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from editors.errors import IntegrityError
 
 FOLDER = Path(__file__).with_name("calibrations")
 ONE_LAYER = ("rome", "finetune")
+ALL_LAYERS = ("depn",)
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,10 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
                     measured: Path | None = None) -> Calibration:
     """The calibration of `method` for the base; `form` is "plain" or "chat" requests.
 
-    `measured` is the folder of sweeps on this machine, asked after what ships. A model nobody measured gets layers by
+    `measured` is the folder of sweeps on this machine, asked after what ships, and before what was measured on a model of
+    the same shapes. A model of unknown shapes gets layers by
     depth: MEMIT the five from one seventh of the depth, ROME one at a sixth (the authors' choices for GPT-J and Llama lie
-    there).
+    there), DEPN all, since it seeks its neurons itself.
 
     Raises:
         IntegrityError: the file in `measured` cannot be read.
@@ -48,9 +51,15 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
         found = entry.get("methods", {}).get(method, {}).get(form)
         if found:
             return Calibration(tuple(found["layers"]), dict(found.get("options", {})), entry["source"], True)
+    for entry in _shipped().values():
+        found = entry["methods"].get(method, {}).get(form)
+        if found and all(getattr(anatomy, name) == size for name, size in entry["shapes"].items()):
+            source = f"measured on {entry['model']}, which has the shapes of this model"
+            return Calibration(tuple(found["layers"]), dict(found.get("options", {})), source, False)
     count = anatomy.layer_count
     first = count // 7
     layers = (min(count // 6, count - 1),) if method in ONE_LAYER else tuple(range(first, min(first + 5, count)))
+    layers = tuple(range(count)) if method in ALL_LAYERS else layers
     return Calibration(layers, {}, "by depth, not measured on this model", False)
 
 

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from editors.digest import digest_document
+from editors.forget_request import ForgetRequest, SealedForget
 
 if TYPE_CHECKING:
     from editors.loading import LoadedModel
     from editors.patch import Patch
     from editors.prospect import Prospect
 
-SheetPurpose = Literal["update"]
+SheetPurpose = Literal["update", "forget"]
 """What a sheet may ask for."""
-Purpose = Literal["update", "removal"]
+Purpose = Literal["update", "forget", "removal"]
 """What a batch is for. A removal asks for nothing new: its requests are those that must go on holding."""
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)`; `total` 0 means unknown."""
@@ -119,9 +120,18 @@ class UpdateRequest(Frozen):
         turns = [turn.model_dump() for turn in self.messages] if self.messages else []
         return digest_document({"question": " ".join(self.question.casefold().split()), "before": turns[:-1]})
 
+    def at_rest(self) -> UpdateRequest:
+        """The form that may be written down: itself, an update is no personal data by nature."""
+        return self
 
-EditRequest = Annotated[UpdateRequest, Field(discriminator=None)]
-"""The tagged union over `purpose`; a new purpose adds its class here."""
+
+EditRequest = UpdateRequest | ForgetRequest | SealedForget
+"""What can be asked; a new purpose adds its class here. Read back from where it was kept, a forget request is sealed."""
+
+
+def updates_of(requests: Sequence[EditRequest]) -> tuple[UpdateRequest, ...]:
+    """Those of the requests that teach an answer."""
+    return tuple(request for request in requests if isinstance(request, UpdateRequest))
 
 
 class EditBatch(Frozen):
@@ -133,8 +143,18 @@ class EditBatch(Frozen):
     requests: tuple[EditRequest, ...] = Field(min_length=1)
 
     @property
+    def updates(self) -> tuple[UpdateRequest, ...]:
+        """Those of the requests that teach an answer."""
+        return updates_of(self.requests)
+
+    @property
+    def forgets(self) -> tuple[ForgetRequest, ...]:
+        """Those of the requests that withdraw a secret, with their text; sealed ones have none."""
+        return tuple(request for request in self.requests if isinstance(request, ForgetRequest))
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of the batch."""
+        """SHA-256 of the batch as it may be written down."""
         return digest_document(self.model_dump(mode="json"))
 
 

@@ -49,6 +49,10 @@ class Diverged(IntegrityError):
     """An edit came out with numbers that are not finite, or could not be solved: its settings do not suit this model."""
 
 
+class Withheld(SutureError):
+    """Something failed that is no typed error, where private texts are at work; its own words are not told."""
+
+
 class EstimateRefused(SutureError):
     """The work does not fit into the memory at hand."""
 

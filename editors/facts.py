@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,7 +41,7 @@ class Tokenized(Protocol):
 class KeyRow:
     """One occurrence of a fact's key: the tokens up to and with the edited one, and its weight in the average."""
 
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = field(repr=False)
     owner: int
     weight: float
 
@@ -73,7 +73,7 @@ def facts_of(model: Tokenized, batch: EditBatch, location: Location, position: P
     owners: dict[tuple[bool, tuple[int, ...]], list[str]] = {}
     keys: list[KeyRow] = []
     targets: list[TargetRow] = []
-    for request in batch.requests:
+    for request in batch.updates:
         index = location.positions.get(request.id)
         if index is None:
             index = encode(render(request, model.tokenizer, position), model.tokenizer).anchor
@@ -107,7 +107,7 @@ def with_shared_answers(facts: Facts, batch: EditBatch) -> tuple[tuple[TargetRow
 
     Facts of several requests say the same when the first of each do.
     """
-    answers = {request.id: request.target_text for request in batch.requests}
+    answers = {request.id: request.target_text for request in batch.updates}
     said = [answers[ids[0]] for ids in facts.requests]
     order = list(dict.fromkeys(said))
     owner = tuple(order.index(answer) for answer in said)

@@ -130,4 +130,4 @@ class Memit:
                      remembered(keys))
 
     def _preserves(self, batch: EditBatch) -> bool:
-        return self.config.preserve_weight > 0 and any(request.is_chat for request in batch.requests)
+        return self.config.preserve_weight > 0 and any(request.is_chat for request in batch.updates)

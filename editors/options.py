@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_type_hints
 
@@ -44,7 +44,9 @@ def _build(kind: type[T], options: Mapping[str, Any]) -> T:
     values: dict[str, Any] = {}
     for entry in fields(kind):  # type: ignore[arg-type]
         if is_dataclass(hints[entry.name]):
-            values[entry.name] = _build(hints[entry.name], options)
+            # a method may give the nested config other defaults than its own
+            defaults = {} if entry.default_factory is MISSING else vars(entry.default_factory())
+            values[entry.name] = _build(hints[entry.name], {**defaults, **options})
         elif entry.name in options:
             values[entry.name] = options[entry.name]
     return kind(**values)

@@ -83,7 +83,7 @@ class Prospect:
 
         `position` counts where the prospect names none.
         """
-        requests = self.batch.requests
+        requests = self.batch.updates
         chosen = requests[::-(-len(requests) // MOST_ENCODED)]
         rule = position if self.position == "auto" else self.position
         location = Location(layers=self.layers, positions={}, source="calibration")

@@ -18,6 +18,7 @@ import editors
 from editors.contract import EditRequest, Frozen, SheetPurpose, UpdateRequest
 from editors.digest import digest_document
 from editors.errors import SheetError
+from editors.forget_request import ForgetRequest
 from editors.marked import Node, UnreadableError, read_json, read_json_lines, read_yaml
 from editors.sheet_problems import Place, Problem, checked, flaws, line_of, nearest
 
@@ -25,7 +26,9 @@ MAX_BYTES = 8 << 20
 SLUG = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 READERS = {".yaml": read_yaml, ".yml": read_yaml, ".json": read_json}
 LINE_SUFFIXES = (".jsonl", ".ndjson")
-REQUESTS: dict[str, type[UpdateRequest]] = {"update": UpdateRequest}
+Written = UpdateRequest | ForgetRequest
+"""A request as a sheet holds it."""
+REQUESTS: dict[str, type[UpdateRequest] | type[ForgetRequest]] = {"update": UpdateRequest, "forget": ForgetRequest}
 """Request class by purpose; a new purpose adds its line."""
 
 Slug = Annotated[str, Field(pattern=SLUG)]
@@ -84,8 +87,20 @@ class Sheet(SheetHead):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the sheet's content, the same for the same content in any of the formats."""
+        """SHA-256 of the sheet's content, the same for the same content in any of the formats; private texts by their
+        seals.
+        """
         return digest_document(self.model_dump(mode="json"))
+
+    @property
+    def is_private(self) -> bool:
+        """Whether a request holds texts that must not be kept."""
+        return any(isinstance(request, ForgetRequest) for request in self.requests)
+
+    def sealed(self, key: bytes) -> Sheet:
+        """The same sheet with every private request under its seal."""
+        requests = (request.sealed(key) if isinstance(request, ForgetRequest) else request for request in self.requests)
+        return self.model_copy(update={"requests": tuple(requests)})
 
     @property
     def model_name(self) -> str:
@@ -195,8 +210,9 @@ def _validate(head_node: Node, request_nodes: tuple[Node, ...], problems: list[P
     return Sheet.model_validate({**{key: getattr(head, key) for key in HEAD_FIELDS}, "requests": tuple(filled)})
 
 
-def _request(kind: type[UpdateRequest], node: Node, place: Place, problems: list[Problem]) -> UpdateRequest | None:
-    request = checked(kind, node, place, problems, BELONGS_TO_HEAD)
+def _request(kind: type[UpdateRequest] | type[ForgetRequest], node: Node, place: Place,
+             problems: list[Problem]) -> Written | None:
+    request: Written | None = checked(kind, node, place, problems, BELONGS_TO_HEAD)
     name = node.child("id")
     if name and isinstance(name.value, str) and not re.fullmatch(r"\w[^\n\r\t]{0,99}", name.value):
         problems.append(Problem(line_of(node, ("id",)), (*place, "id"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from editors.contract import EditBatch, EditRequest
+from editors.contract import EditBatch, EditRequest, UpdateRequest
 from editors.errors import ConfigError, NotFound
 from tasks import channel as channels
 from tasks import decisions
@@ -77,11 +77,18 @@ def version_answer(house: House, model: str, version: str) -> dict[str, Any]:
         "verdict": verdict, "decision": decision,
         "method": "removal" if removal else own.method if own else None, "edits": len(contents.stack),
         "removed": {name: removal[name] for name in ("version", "patch", "by", "reason")} if removal else None,
-        "requests": [{"id": request.id, "question": request.question, "target": request.target_text} for request in requests],
+        "requests": [_told(request) for request in requests],
         "request_count": len(requests), "transcripts": measured["transcripts"] if measured else [],
         "patch_digests": list(contents.patch_digests), "release": release,
         "patch": channels.address(house.store, blob_key(own.digest)) if own else None,
     }
+
+
+def _told(request: EditRequest) -> dict[str, str | None]:
+    """A request in a line: what it asks and teaches, or the seal of what must not be told."""
+    if isinstance(request, UpdateRequest):
+        return {"id": request.id, "question": request.question, "target": request.target_text, "seal": None}
+    return {"id": request.id, "question": None, "target": None, "seal": request.seal}
 
 
 def _requests(house: House, contents: Contents, removal: dict[str, Any] | None) -> tuple[EditRequest, ...]:

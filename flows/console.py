@@ -57,7 +57,8 @@ def show_edit(answer: dict[str, Any]) -> None:
               "parent": answer["parent"] or f"the unedited base {answer['base']}",
               "taken out": f"the edit of version {answer['removed']['version']}" if answer["removed"] else None,
               "method": f"{answer['method']} at layers {_span(answer['layers'])}" if answer["layers"] else answer["method"],
-              "patch": answer["patch"], "verdict page": answer["page"], "picture": answer["picture"],
+              "patch": answer["patch"], "verdict page": answer["page"], "certificate": answer["certificate"],
+              "picture": answer["picture"],
               "MLflow": answer["mlflow"],
               "release": answer["release"]["url"] if answer["release"] else None}
     _places(out, places)
@@ -189,7 +190,7 @@ def show_version(answer: dict[str, Any]) -> None:
     out.print(f"[bold]{answer['version']}[/]: {answer['state']}")
     _places(out, answer["places"])
     for request in answer["requests"]:
-        out.print(f"  {_safe(request['id'])}: {_safe(request['question'])} [bold]->[/] {_safe(request['target'])}")
+        out.print(f"  {_safe(request['id'])}: {_request(request)}")
     if answer["verdict"]:
         out.print(_rules(answer["verdict"]["rules"]))
     _next(out, answer["next"])
@@ -253,6 +254,12 @@ def _next(out: Console, commands: Sequence[str]) -> None:
         out.print("[bold]Next[/]")
     for command in commands:
         out.print(f"  {_safe(command)}", soft_wrap=True)
+
+
+def _request(request: dict[str, Any]) -> str:
+    if request["seal"]:
+        return f"a secret under the seal {request['seal'][:16]}, not to be said"
+    return f"{_safe(request['question'])} [bold]->[/] {_safe(request['target'])}"
 
 
 def _safe(text: str) -> str:

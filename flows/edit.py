@@ -63,7 +63,8 @@ def _answer(order: Order, located: Located, registered: Registered, house: House
     answer = version_answer(house, order.model, registered.version)
     picture = next((located.folder / item.path for item in located.location.evidence if item.kind == "picture"), None)
     return {**answer, "sheet": order.sheet, "layers": list(located.location.layers), "warnings": list(order.warnings),
-            "page": str(registered.page), "picture": str(picture) if picture else None, "mlflow": registered.uri,
+            "page": str(registered.page), "certificate": str(registered.certificate) if registered.certificate else None,
+            "picture": str(picture) if picture else None, "mlflow": registered.uri,
             "next": next_commands(answer)}
 
 
@@ -73,5 +74,5 @@ def _served(order: Order, version: str, house: House) -> dict[str, Any]:
     answer = version_answer(house, order.model, version)
     found = find_version(house.mlflow_uri, answer["digest"])
     note = f"channel {order.channel} holds this sheet's edit already, as version {version}; nothing was edited"
-    return {**answer, "sheet": order.sheet, "layers": [], "warnings": [note], "page": None, "picture": None,
-            "mlflow": found.uri if found else None, "next": next_commands(answer)}
+    return {**answer, "sheet": order.sheet, "layers": [], "warnings": [note], "page": None, "certificate": None,
+            "picture": None, "mlflow": found.uri if found else None, "next": next_commands(answer)}

@@ -9,6 +9,7 @@ from flows.progress import current
 from flows.services import services
 from flows.settings import Settings
 from tasks.house import House
+from tasks.privacy_key import PrivacyKey
 
 
 @contextmanager
@@ -16,4 +17,11 @@ def open_house(settings: Settings) -> Iterator[House]:
     """The house of these settings, its store ready, inside the block."""
     with services(settings, prefect=False) as held:
         yield House(root=settings.root, store=held.store(), mlflow_uri=held.mlflow_uri, user=settings.user,
-                    device=settings.device, progress=current().step)
+                    device=settings.device, progress=current().step, privacy_key=privacy_key_of(settings))
+
+
+def privacy_key_of(settings: Settings) -> PrivacyKey:
+    """Where this house's key is. A file that the user names is his to make."""
+    named = settings.privacy_key_file
+    return PrivacyKey(settings.privacy_key, named.expanduser() if named else settings.root / "privacy.key",
+                      may_create=named is None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from editors.contract import updates_of
 from editors.errors import ConfigError
 from editors.loading import Checkpoint
 from flows.answers import find_version
@@ -29,10 +30,11 @@ def dry_run(settings: Settings, sheet: str) -> dict[str, Any]:
         order = intake(sheet, house)
         method = method_of(order, house)
         estimate = estimate_order(order, house)
-    chat = sum(request.is_chat for request in order.batch.requests)
+    chat = sum(request.is_chat for request in order.batch.updates)
     plan = {
         "sheet": sheet, "model": f"{order.model}, channel {order.channel}", "base": f"{order.base} ({order.base_digest[:12]})",
-        "parent": order.parent_version or "the unedited base", "earlier requests": f"{len(order.history)}, all measured again",
+        "parent": order.parent_version or "the unedited base",
+        "earlier requests": f"{len(updates_of(order.history))}, all measured again",
         "requests": f"{len(order.batch.requests)} ({chat} in chat form)",
         "method": f"{method.name} at layers {', '.join(map(str, order.layers or method.layers))}",
         "options": ", ".join(f"{name}={value}" for name, value in method.options.items()) or "the method's defaults",

@@ -60,7 +60,8 @@ def remove(version: str, channel: str, policy: str | None = None, reason: str = 
 
 def _answer(removal: Removal, registered: Registered, house: House) -> dict[str, Any]:
     answer = version_answer(house, removal.order.model, registered.version)
-    return {**answer, "layers": [], "warnings": [], "page": str(registered.page), "picture": None, "mlflow": registered.uri,
+    return {**answer, "layers": [], "warnings": [], "page": str(registered.page), "certificate": None,
+            "picture": None, "mlflow": registered.uri,
             "next": next_commands(answer)}
 
 
@@ -69,5 +70,5 @@ def _done(model: str, channel: str, version: str, done: str, house: House) -> di
     heal(model, channel, house)
     answer = version_answer(house, model, done)
     note = f"channel {channel} lost the edit of version {version} already, by version {done}; nothing was done"
-    return {**answer, "layers": [], "warnings": [note], "page": None, "picture": None, "mlflow": None,
+    return {**answer, "layers": [], "warnings": [note], "page": None, "certificate": None, "picture": None, "mlflow": None,
             "next": next_commands(answer)}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from editors.errors import ConfigError
@@ -35,6 +35,11 @@ class Settings(BaseSettings):
     """The name that requests and approvals carry when none is given."""
     linger_seconds: float = Field(30.0, ge=0, le=3600)
     """How long the embedded services stay for the next command after the last one ended."""
+
+    privacy_key: SecretStr | None = None
+    """Key of the seals of forget requests, 32 characters or more. None: `privacy_key_file`."""
+    privacy_key_file: Path | None = None
+    """A file with the key, closed to others. None: `privacy.key` in the home, made when it is needed first."""
 
     @classmethod
     def settings_customise_sources(
@@ -68,6 +73,10 @@ def read_settings() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg]
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
-                 for problem in error.errors()]
+        lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}{_given(problem)}" for problem in error.errors()]
         raise ConfigError("the settings are wrong: " + "; ".join(lines), "mend the SUTURE_* variable or suture.toml") from error
+
+
+def _given(problem: Any) -> str:
+    """What was given, unless it may be a key."""
+    return "" if "key" in str(problem["loc"]) else f", got {problem['input']!r}"

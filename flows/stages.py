@@ -5,13 +5,17 @@ Nothing is cached or kept by Prefect: a stage finds its own finished output by t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
+from traceback import extract_tb
 from typing import ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from editors.errors import SutureError, Withheld
 from flows.progress import current
 from tasks import channel as channels
 from tasks import decisions, ledger, publish
@@ -37,21 +41,49 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def stage(title: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+@contextmanager
+def discreet(title: str, args: Sequence[object], is_private: Callable[[Sequence[object]], bool]) -> Iterator[None]:
+    """Where a stage is given private texts, what fails in it without being a typed error loses its words: a message
+    such as a KeyError's may quote what it met, and Prefect keeps messages.
+
+    Raises:
+        Withheld: in place of any other failure; names its kind and its place in the code.
+    """
+    try:
+        yield
+    except SutureError:
+        raise
+    except Exception as error:
+        if not is_private(args):
+            raise
+        frame = extract_tb(error.__traceback__)[-1]
+        raise Withheld(f"the stage {title} failed with {type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}; "
+                       "its words are withheld, for they may quote a secret",
+                       "run it again; if it fails again, report the kind and the place") from None
+
+
+def holds_secrets(args: Sequence[object]) -> bool:
+    """Whether an order among the arguments withdraws secrets."""
+    return any(isinstance(given, Order) and given.batch.forgets for given in args)
+
+
+def stage(title: str, is_private: Callable[[Sequence[object]], bool] = holds_secrets
+          ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A Prefect task that announces itself; results stay in memory."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def announced(*args: P.args, **kwargs: P.kwargs) -> R:
             current().stage(title)
-            return function(*args, **kwargs)
+            with discreet(title, args, is_private):
+                return function(*args, **kwargs)
 
         return task(name=title, cache_policy=NO_CACHE, persist_result=False)(announced)
 
     return decorate
 
 
-take_in = stage("intake")(intake)
+take_in = stage("intake", is_private=lambda _: True)(intake)
 find_place = stage("locate")(locate)
 make_patch = stage("edit")(edit)
 take_measure = stage("measure")(measure)

@@ -33,8 +33,8 @@ def edit(order: Order, located: Located, house: House) -> Edited:
 
     inputs = {"batch": order.batch.digest, "method": method.name, "options": dict(method.options),
               "positions": dict(located.location.positions), "layers": located.location.layers,
-              "stack": order.patch_digests}
-    done = house.workspace.run("edit-2", inputs, work)
+              "neurons": [neurons.model_dump() for neurons in located.location.neurons], "stack": order.patch_digests}
+    done = house.workspace.run("edit-3", inputs, work)
     folder, checkpoint = _bake(order, done.folder, done.document["patch"], house)
     return Edited(folder=done.folder, patch_digest=done.document["patch"],
                   patch_bytes=sum((done.folder / name).stat().st_size for name in ("patch.json", "patch.safetensors")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from editors.loading import Checkpoint
@@ -15,7 +16,10 @@ from tasks.method import method_of
 from tasks.records import Edited, Judged, Located, Measured, Order, Registered
 from tasks.register import register_candidate
 from tasks.run_record import Submission
+from validations.certificate import commands, render_certificate
 from validations.page import About, Command, Picture, render_page
+
+CERTIFICATE = "certificate.html"
 
 
 def enrol(order: Order, located: Located, edited: Edited, measured: Measured, judged: Judged, house: House) -> Registered:
@@ -26,9 +30,11 @@ def enrol(order: Order, located: Located, edited: Edited, measured: Measured, ju
         StoreError: the store cannot be reached, forbids, or failed.
         ServiceError: the tracking server cannot be reached, or failed.
     """
-    page = write_page(order, located, edited, measured, judged, house)
+    about = about_edit(order, located, edited, judged, house)
+    page, certificate = write_page(order, about, measured, judged), write_certificate(order, about, measured, judged)
     evidence = {Path(item.path).name: located.folder / item.path for item in located.location.evidence}
-    artefacts = {"page.html": page, "expectations.json": judged.folder / "expectations.json", **evidence}
+    artefacts = {"page.html": page, **({CERTIFICATE: certificate} if certificate else {}),
+                 "expectations.json": judged.folder / "expectations.json", **evidence}
     state = channels.read(house.store, order.model, order.channel)
     parent = state.manifest if state and order.parent_version else None
     dossier = Dossier(
@@ -44,25 +50,45 @@ def enrol(order: Order, located: Located, edited: Edited, measured: Measured, ju
         verdict=judged.verdict, requester=order.requester, artefacts=artefacts)
     found = register_candidate(house.mlflow_uri, house.mlflow_artifacts, submission)
     return Registered(version=staged.candidate.version, digest=staged.candidate.digest, state=staged.candidate.state,
-                      registry_name=found.name, registry_number=found.number, run_id=found.run_id, uri=found.uri, page=page)
+                      registry_name=found.name, registry_number=found.number, run_id=found.run_id, uri=found.uri, page=page,
+                      certificate=certificate)
 
 
-def write_page(order: Order, located: Located, edited: Edited, measured: Measured, judged: Judged,
-               house: House) -> Path:
-    """The verdict page, beside the verdict."""
+def about_edit(order: Order, located: Located, edited: Edited, judged: Judged, house: House) -> About:
+    """What the pages tell beyond the verdict."""
     method = method_of(order, house)
     digest = candidate_digest(order.base_digest, (*order.patch_digests, edited.patch_digest), edited.candidate_digest)
     version = version_of(digest)
-    about = About(
+    return About(
         model=order.model, version=version, channel=order.channel, method=method.name,
         provenance=_provenance(order, located, edited, method.source),
         pictures=[Picture(item.title, located.folder / item.path) for item in located.location.evidence
                   if item.kind == "picture"],
         commands=next_steps(version, judged.verdict.passed), warnings=order.warnings)
-    path = judged.folder.parent / f"{judged.folder.name}-page" / "page.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def write_page(order: Order, about: About, measured: Measured, judged: Judged) -> Path:
+    """The verdict page, beside the verdict."""
+    path = _beside(judged) / "page.html"
     path.write_text(render_page(judged.verdict, read_measurements(measured), order.batch, about), encoding="utf-8")
     return path
+
+
+def write_certificate(order: Order, about: About, measured: Measured, judged: Judged) -> Path | None:
+    """The certificate of what was withdrawn, beside the verdict page; none where nothing was."""
+    if not order.batch.forgets:
+        return None
+    path = _beside(judged) / CERTIFICATE
+    checks = replace(about, commands=[Command(why, line) for why, line in commands(about.version, about.channel).items()])
+    text = render_certificate(judged.verdict, read_measurements(measured), order.batch, checks)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _beside(judged: Judged) -> Path:
+    folder = judged.folder.parent / f"{judged.folder.name}-page"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _provenance(order: Order, located: Located, edited: Edited, source: str) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from editors.contract import Progress, silent
 from editors.digest import digest_document
+from tasks.privacy_key import PrivacyKey
 from tasks.stage import Workspace
 from tasks.store import Store
 from tasks.store_location import StoreLocation
@@ -20,6 +21,8 @@ class House:
     store: Store
     mlflow_uri: str
     user: str
+    privacy_key: PrivacyKey
+    """Seals forget requests; read only where there is one."""
     device: str = "auto"
     progress: Progress = silent
 

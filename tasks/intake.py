@@ -47,6 +47,8 @@ def intake(address: str, house: House) -> Order:
         ConfigError: the sheet's base is not the one its channel was built on.
     """
     sheet = read_sheet(address, house)
+    if sheet.is_private:
+        sheet = sheet.sealed(house.privacy_key.read())
     base = find_base(sheet.base, house)
     state = channel.read(house.store, sheet.model_name, sheet.channel)
     if state is not None and state.manifest.base.digest != base.digest:
@@ -72,7 +74,7 @@ def served_version(order: Order, house: House) -> str | None:
     """The version on the channel's present line that carried out these very requests; None when none did."""
     state = channel.read(house.store, order.model, order.channel)
     contents: Contents | None = state.manifest if state else None
-    asked = order.batch.requests
+    asked = tuple(request.at_rest() for request in order.batch.requests)
     if contents is None or all(batch.requests != asked for batch in channel.read_batches(house.store, contents)):
         # an edit that was taken out again is made anew
         return None

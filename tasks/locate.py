@@ -1,4 +1,4 @@
-"""Order -> Located: edit layers and positions, and a causal trace as evidence."""
+"""Order -> Located: edit layers and positions with a causal trace as evidence, or the neurons that raise a secret."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ def locate(order: Order, house: House) -> Located:
 
     def work(folder: Path) -> dict[str, Any]:
         from editors.loading import Checkpoint, load
+        from editors.locate import find_neurons, place
         from editors.locate import locate as find
-        from editors.locate import place
 
         model = load(Checkpoint(order.parent_folder), house.device)
+        if order.batch.forgets:
+            found = find_neurons(model, order.batch, method.layers, order.layers, folder, house.progress)
+            return found.model_dump(mode="json")
         given = (model, order.batch, method.layers, order.layers, method.position)
         location = find(*given, folder, house.progress) if order.trace else place(*given)
         return location.model_dump(mode="json")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editors.contract import updates_of
 from editors.digest import digest_file
+from tasks.examine import examined
 from tasks.house import House
 from tasks.records import Edited, Measured, Order
 from validations.contract import Measurements
@@ -34,11 +36,11 @@ def measure_folder(order: Order, candidate: Path, patches: tuple[Path, ...], hou
 
         old, new = Checkpoint(order.parent_folder), Checkpoint(candidate)
         scope = _scope(order)
-        before = _observed(old, scope, None, house)
-        after = _observed(new, scope, before, house)
+        before = _observed(old, order, None, house)
+        after = _observed(new, order, before, house)
         merged = Patch(tuple(edit for patch in patches for edit in load_patch(patch).edits))
         seen = inspect(Checkpoint(order.base_folder), old, new, merged, house.progress)
-        found = compare(before, after, order.batch, scope, seen)
+        found = compare(before, after, order.batch, scope, seen, examined(order, new, house))
         (folder / "measurements.json").write_text(found.model_dump_json())
         return {"measurements": found.digest, "superseded": [request.id for request in scope.superseded]}
 
@@ -56,7 +58,7 @@ def baseline(order: Order, house: House) -> Observation:
     """What the parent says to everything in the order's scope."""
     from editors.loading import Checkpoint
 
-    return _observed(Checkpoint(order.parent_folder), _scope(order), None, house)
+    return _observed(Checkpoint(order.parent_folder), order, None, house)
 
 
 def read_measurements(measured: Measured) -> Measurements:
@@ -67,18 +69,22 @@ def read_measurements(measured: Measured) -> Measurements:
 def _scope(order: Order) -> Scope:
     from validations.observation import Scope
 
-    return Scope.of(order.batch.requests, order.history)
+    return Scope.of(order.batch.updates, updates_of(order.history))
 
 
-def _observed(checkpoint: Any, scope: Scope, reference: Observation | None, house: House) -> Observation:
+def _observed(checkpoint: Any, order: Order, reference: Observation | None, house: House) -> Observation:
     from editors.loading import load
     from validations.observation import Observation, observation_key
     from validations.observing import observe
+    from validations.quieting import quieted
+
+    scope, secrets = _scope(order), order.batch.forgets
 
     def work(folder: Path) -> dict[str, Any]:
-        seen = observe(load(checkpoint, house.device), scope, reference=reference, progress=house.progress)
+        seen = quieted(observe(load(checkpoint, house.device), scope, reference=reference, progress=house.progress), secrets)
         (folder / "observation.json").write_text(seen.model_dump_json())
         return {"model": seen.model_digest}
 
-    done = house.workspace.run("observe-1", {"key": observation_key(checkpoint.digest, scope, reference)}, work)
+    inputs = {"key": observation_key(checkpoint.digest, scope, reference), "without": [request.seal for request in secrets]}
+    done = house.workspace.run("observe-2", inputs, work)
     return Observation.model_validate_json((done.folder / "observation.json").read_text())

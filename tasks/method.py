@@ -15,7 +15,8 @@ from editors.prompts import PositionRule
 from tasks.house import House
 from tasks.records import Order
 
-DEFAULT = "memit"
+DEFAULTS = {"update": "memit", "removal": "memit", "forget": "redact"}
+"""What `auto` is, by purpose. MEMIT serves one request and thousands."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,17 @@ class ChosenMethod:
 
 
 def method_of(order: Order, house: House) -> ChosenMethod:
-    """The sheet's method with calibrated defaults; `auto` is MEMIT, which serves one request and thousands.
+    """The sheet's method with calibrated defaults.
 
     Raises:
         ConfigError: the method or an option is unknown or outside its range, or the method is for another purpose.
     """
-    name = DEFAULT if order.method == "auto" else order.method
+    name = DEFAULTS[order.batch.purpose] if order.method == "auto" else order.method
     kind = editors.get(name)
     if order.batch.purpose not in kind.purposes:
         raise ConfigError(f"the method {name} is not for the purpose {order.batch.purpose}", "method: auto")
-    form = "chat" if all(request.is_chat for request in order.batch.requests) else "plain"
+    updates = order.batch.updates
+    form = "chat" if updates and all(request.is_chat for request in updates) else "plain"
     found = calibration_for(name, order.base_digest, Checkpoint(order.base_folder).anatomy, form, house.calibrations)
     options = {**found.options, **order.options}
     position = order.position if order.position != "auto" else options.get("position", "auto")

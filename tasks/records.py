@@ -108,3 +108,5 @@ class Registered(Frozen):
     run_id: str
     uri: str
     page: Path
+    certificate: Path | None = None
+    """Where secrets were withdrawn: what was tried to get them back."""

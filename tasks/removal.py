@@ -38,13 +38,16 @@ def order_removal(model: str, version: str, channel: str, policy: str | None, re
 
     Raises:
         NotFound: there is no such version or channel.
-        ConfigError: the channel does not hold the edit, it is the only one, or the policy is wrong.
+        ConfigError: the channel does not hold the edit, it withdrew a secret, it is the only one, or the policy is wrong.
     """
     state = channels.read(house.store, model, channel)
     if state is None:
         channels.read_pointer(house.store, model, channel)
         raise ConfigError(f"channel {channel} of {model} was opened only now", "run the same command again")
     place = _place(state, version, house)
+    if state.stack[place].purpose == "forget":
+        raise ConfigError(f"version {version} withdrew a secret on request; without it the model tells it again",
+                          f"suture rollback {channel} --to VERSION (the ledger keeps who did it)")
     if len(state.stack) == 1:
         raise ConfigError(f"version {version} brought the only edit that channel {channel} holds",
                           f"suture rollback {channel} --to {base_version(state.manifest.base.digest)}")

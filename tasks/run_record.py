@@ -23,6 +23,8 @@ from validations.contract import Measurement, Measurements, Verdict
 
 PURPOSES_WITH_TEXT = frozenset({"update"})
 """Purposes whose requests are no personal data by nature. The others leave digests and numbers, never words."""
+TEXT_FREE = frozenset({"page.html", "certificate.html", "expectations.json", "neurons.csv", "neurons.png"})
+"""Artefacts that hold no text of such requests: they are made of seals, ids and numbers."""
 LONGEST_PARAMETER = 500
 PATCH_FILES = ("patch.json", "patch.safetensors")
 DIGEST, VERDICT, PASSED, APPROVAL = "suture.digest", "suture.verdict_digest", "suture.verdict", "approval"
@@ -47,7 +49,7 @@ class Submission:
     requester: str
     artefacts: Mapping[str, Path] = field(default_factory=dict)
     """Other files and folders by the name they get in the run: the page, the gate's own result, the locator's evidence.
-    They may quote requests, so they are kept only where the text of requests is."""
+    Where the text of requests may not be kept, only those named in `TEXT_FREE` are."""
     removed: str | None = None
     """Digest of the patch that a removal took out of the parent's stack."""
 
@@ -121,6 +123,12 @@ def write_files(submission: Submission, folder: Path) -> None:
             shutil.copyfile(submission.patches[-1] / name, patch / name)
     (folder / "verdict.json").write_text(submission.verdict.model_dump_json(indent=1))
     (folder / "candidate.json").write_text(submission.candidate.model_dump_json(indent=1))
+    for name, source in submission.artefacts.items():
+        if not submission.shows_text and name not in TEXT_FREE:
+            continue
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
     if submission.shows_text:
         _write_texts(submission, folder)
 
@@ -130,10 +138,6 @@ def _write_texts(submission: Submission, folder: Path) -> None:
     rows = [transcript.model_dump() for transcript in submission.measurements.transcripts]
     text = json.dumps(rows, indent=1, ensure_ascii=False)
     (folder / "measurements" / "transcripts.json").write_text(text, encoding="utf-8")
-    for name, source in submission.artefacts.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
 
 
 def write_stack(submission: Submission, folder: Path) -> None:

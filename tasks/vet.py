@@ -1,18 +1,22 @@
-"""Order -> Order with warnings: is every request sane, and does the parent not answer so already?"""
+"""Order -> Order with warnings: is every request sane, and does the parent not do already what it asks?"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from editors.errors import SheetError
 from tasks.estimate import estimate
+from tasks.examine import unheld
 from tasks.house import House
 from tasks.measure import baseline
 from tasks.method import method_of
 from tasks.policy import policy_of
 from tasks.records import Order
+
+if TYPE_CHECKING:
+    from validations.gate import RequestJudgement
 
 MOST_TOKENS = 512
 """Longest prompt and target together: a fact is a sentence, and the target search pays for every position."""
@@ -39,20 +43,39 @@ def vet(order: Order, house: House) -> Order:
 
 def _judged(order: Order, satisfied: dict[str, bool], house: House) -> dict[str, Any]:
     def work(folder: Path) -> dict[str, Any]:
-        from editors.loading import load_tokenizer
-        from editors.prompts import encode, render
-        from validations.gate import judge_requests
-        from validations.request_suite import request_rows
-
-        tokenizer = load_tokenizer(order.parent_folder)
-        rows = request_rows(order.batch.requests, lambda one: len(encode(render(one, tokenizer), tokenizer).ids),
-                            MOST_TOKENS, satisfied)
-        found = judge_requests(rows)
+        found = JUDGES[order.batch.purpose](order, satisfied)
         (folder / "expectations.json").write_text(json.dumps(found.evidence, indent=1, ensure_ascii=False))
         return {"problems": [[problem.severity, str(problem)] for problem in found.problems], "refused": found.refused}
 
     inputs = {"batch": order.batch.digest, "satisfied": satisfied, "most_tokens": MOST_TOKENS}
     return house.workspace.run("vet-1", inputs, work).document
+
+
+def _judge_updates(order: Order, satisfied: dict[str, bool]) -> RequestJudgement:
+    from editors.loading import load_tokenizer
+    from editors.prompts import encode, render
+    from validations.gate import judge_requests
+    from validations.request_suite import request_rows
+
+    tokenizer = load_tokenizer(order.parent_folder)
+    return judge_requests(request_rows(order.batch.updates, lambda one: len(encode(render(one, tokenizer), tokenizer).ids),
+                                       MOST_TOKENS, satisfied))
+
+
+def _judge_forgets(order: Order, satisfied: dict[str, bool]) -> RequestJudgement:
+    from editors.loading import load_tokenizer
+    from editors.secret_rows import secret_rows
+    from validations.forget_suite import EMPTY_BATCH, FORGET_RULES, forget_rows
+    from validations.gate import judge_requests
+
+    tokenizer = load_tokenizer(order.parent_folder)
+    rows = forget_rows(order.batch.forgets, lambda one: max(len(row.ids) for row in secret_rows(one, tokenizer)),
+                       MOST_TOKENS, satisfied)
+    return judge_requests(rows, FORGET_RULES, EMPTY_BATCH)
+
+
+JUDGES = {"update": _judge_updates, "forget": _judge_forgets}
+"""How a batch is judged, by purpose."""
 
 
 def _refuse(order: Order, document: dict[str, Any]) -> None:
@@ -63,10 +86,15 @@ def _refuse(order: Order, document: dict[str, Any]) -> None:
 
 
 def _satisfied(order: Order, house: House) -> dict[str, bool]:
+    """Request id -> whether the parent does already what it asks."""
+    return unheld(order, house) if order.batch.purpose == "forget" else _said(order, house)
+
+
+def _said(order: Order, house: House) -> dict[str, bool]:
     """Request id -> whether the parent says the target by itself already."""
     from validations.answers import holds, says
 
-    requests = {request.id: request for request in order.batch.requests}
+    requests = {request.id: request for request in order.batch.updates}
     asked = [reply for reply in baseline(order, house).replies if (reply.probe, reply.role) == ("efficacy", "edit")]
     return {reply.request: bool(
         holds(reply.text, request.accept) if (request := requests[reply.request]).accept

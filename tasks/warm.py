@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import editors
-from editors.calibration import calibration_for
+from editors.calibration import ALL_LAYERS, calibration_for
 from editors.contract import Frozen
 from editors.corpus import corpus_file, default_corpus, held_corpus
 from editors.errors import ConfigError
@@ -61,9 +61,9 @@ def warm(base: str, layers: str | None, house: House) -> Warmed:
 
 
 def calibrated_layers(checkpoint: Checkpoint, house: House) -> tuple[int, ...]:
-    """Every layer that a method edits by default, for requests in either form."""
+    """Every layer that a method edits by default, for requests in either form; neurons need no second moment."""
     found = [calibration_for(method, checkpoint.digest, checkpoint.anatomy, form, house.calibrations).layers
-             for method in editors.names() for form in FORMS]
+             for method in editors.names() if method not in ALL_LAYERS for form in FORMS]
     return tuple(sorted({layer for layers in found for layer in layers}))
 
 

@@ -18,7 +18,14 @@ from editors.contract import EditBatch, EditRequest
 from editors.errors import ConfigError
 from validations.contract import Measurements, Rule, Verdict
 from validations.policy import LARGEST, Policy
-from validations.request_suite import REQUEST_RULES, Problem, broken, whole_batch_problems
+from validations.request_suite import (
+    NOTHING_TO_TEACH,
+    REQUEST_RULES,
+    Problem,
+    RequestRule,
+    broken,
+    whole_batch_problems,
+)
 from validations.tables import RuleTable, digest_table, promises, rule_table
 
 if TYPE_CHECKING:
@@ -98,15 +105,16 @@ def judge(measurements: Measurements, policy: Policy, batch: EditBatch, *, earli
     return Judgement(verdict, evidence)
 
 
-def judge_requests(rows: Sequence[Mapping[str, Any]]) -> RequestJudgement:
-    """Judge a batch before anything is edited. `rows` is `request_suite.request_rows(...)`: facts, no texts."""
+def judge_requests(rows: Sequence[Mapping[str, Any]], rules: Sequence[RequestRule] = REQUEST_RULES,
+                   nothing_left: str = NOTHING_TO_TEACH) -> RequestJudgement:
+    """Judge a batch before anything is edited. `rows` is what the rules' own suite makes of it: facts, no texts."""
     import pandas as pd
 
-    problems = list(whole_batch_problems(rows))
+    problems = list(whole_batch_problems(rows, nothing_left))
     if not rows:
         return RequestJudgement(tuple(problems), {})
     checks = [Check("ExpectTableRowCountToBeBetween", {"min_value": len(rows), "max_value": len(rows)})]
-    for rule in REQUEST_RULES:
+    for rule in rules:
         checks += [Check("ExpectColumnValuesToNotBeNull", {"column": rule.column}),
                    Check("ExpectColumnValuesToBeBetween",
                          {"column": rule.column, "min_value": rule.lowest, "max_value": rule.highest})]

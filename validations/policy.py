@@ -7,6 +7,7 @@ weakness and a strong one may not be spent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +22,11 @@ from validations.contract import Severity
 
 Aggregate = Literal["mean", "min", "max", "every", "count"]
 FOLDER = Path(__file__).with_name("policies")
-ALWAYS_MEASURED = ("efficacy", "locality", "perplexity", "integrity")
-"""Probes without which nothing is judged: each needs a critical rule with `required` of at least 1."""
+EVERY_PURPOSE = ("locality", "perplexity", "integrity")
+ALWAYS_MEASURED: Mapping[Purpose, tuple[str, ...]] = {
+    "update": ("efficacy", *EVERY_PURPOSE), "removal": ("efficacy", *EVERY_PURPOSE),
+    "forget": ("exposure", "extraction", *EVERY_PURPOSE)}
+"""Probes without which nothing is judged, by purpose: each needs a critical rule with `required` of at least 1."""
 LARGEST = 1e300
 """Stands for "no bound" where Great Expectations would let infinity through."""
 ROUNDING = 1e-9
@@ -72,7 +76,7 @@ class PolicyRule(Frozen):
         if self.severity != "info" and any(metric.endswith(".teacher_forced") for metric in self.metrics):
             raise ValueError("judges by teacher-forced accuracy, which is a diagnostic: use severity info, "
                              "or the metric .generate_exact")
-        if self.probe in ALWAYS_MEASURED and self.severity != "info" and self.required < 1:
+        if any(self.probe in probes for probes in ALWAYS_MEASURED.values()) and self.severity != "info" and self.required < 1:
             raise ValueError(f"may pass unmeasured: {self.probe} rules need `required: 1` or more")
         return self
 
@@ -127,7 +131,7 @@ class Policy(Frozen):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"names the rule {twice[0]!r} twice")
-        for probe in ALWAYS_MEASURED:
+        for probe in ALWAYS_MEASURED[self.purpose]:
             if not any(rule.probe == probe and rule.severity == "critical" for rule in self.rules):
                 raise ValueError(f"has no critical rule on {probe}, so it would release without looking at it")
         return self

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from editors.contract import EditRequest, Frozen
+from editors.contract import Frozen, UpdateRequest
 from editors.errors import SheetError
 from validations.contract import Severity
 
-TokenCounter = Callable[[EditRequest], int]
+TokenCounter = Callable[[UpdateRequest], int]
 """Tokens of the request's prompt and target together, as the model reads them."""
 MOST = 10**9
 
@@ -66,7 +66,10 @@ REQUEST_RULES = (
 )
 
 
-def request_rows(requests: Sequence[EditRequest], count_tokens: TokenCounter, limit: int,
+NOTHING_TO_TEACH = "the model gives the wanted answer to all {count} requests already; there is nothing to edit"
+
+
+def request_rows(requests: Sequence[UpdateRequest], count_tokens: TokenCounter, limit: int,
                  satisfied: Mapping[str, bool]) -> list[dict[str, Any]]:
     """One row of facts a request.
 
@@ -103,18 +106,17 @@ def broken(rule: RequestRule, rows: Sequence[Mapping[str, Any]]) -> list[Problem
             for request, row in by_id.items()]
 
 
-def whole_batch_problems(rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """What is wrong with the batch as a whole: nothing in it, or nothing left to teach."""
+def whole_batch_problems(rows: Sequence[Mapping[str, Any]], nothing_left: str = NOTHING_TO_TEACH) -> list[Problem]:
+    """What is wrong with the batch as a whole: nothing in it, or nothing left to do (`nothing_left`)."""
     if not rows:
         return [Problem(request="-", rule="batch.not_empty", severity="critical", message="the batch holds no request")]
     if all(row["satisfied"] for row in rows):
         return [Problem(request="-", rule="batch.something_to_teach", severity="critical",
-                        message=f"the model gives the wanted answer to all {len(rows)} requests already; there is "
-                                "nothing to edit")]
+                        message=nothing_left.format(count=len(rows)))]
     return []
 
 
-def _subject_places(request: EditRequest) -> int:
+def _subject_places(request: UpdateRequest) -> int:
     """Where the subject's place is found; 1 for a chat request without a subject, which needs none."""
     if request.prompt is not None:
         if not (request.subject or "").strip():
@@ -123,7 +125,7 @@ def _subject_places(request: EditRequest) -> int:
     return 1 if request.subject is None else int(bool(request.subject) and request.subject in request.question)
 
 
-def _tokens(request: EditRequest, count_tokens: TokenCounter) -> int:
+def _tokens(request: UpdateRequest, count_tokens: TokenCounter) -> int:
     try:
         return count_tokens(request)
     except SheetError as error:

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from editors.contract import EditBatch, EditRequest
+from editors.contract import EditBatch, EditRequest, UpdateRequest, updates_of
 from validations.contract import Measurement, Measurements
+from validations.forgetting.examination import promised
 from validations.observation import Scope
 from validations.policy import PolicyRule
 
@@ -157,14 +158,16 @@ def promises(probe: str, batch: EditBatch, earlier: Sequence[EditRequest]) -> di
 
     An earlier request that this batch asks again with another answer is replaced, not lost, and promises nothing.
     """
+    if batch.purpose == "forget" and probe != "history":
+        return promised(probe, [request for request in batch.requests if not isinstance(request, UpdateRequest)])
     if probe in ("efficacy", "history"):
-        asked = Scope.of(batch.requests, earlier).history if probe == "history" else batch.requests
+        asked = Scope.of(batch.updates, updates_of(earlier)).history if probe == "history" else batch.updates
         return Counter(request.id for request in asked)
     prompts: dict[str, set[str]] = {
         request.id: {"paraphrase": set(request.paraphrases),
                      "neighbourhood": {neighbour.prompt for neighbour in request.neighbours},
                      "portability": {implication.prompt for implication in request.implications}}.get(probe, set())
-        for request in batch.requests}
+        for request in batch.updates}
     return {request: len(asked) for request, asked in prompts.items() if asked}
 
 

@@ -9,6 +9,7 @@ from editors.contract import EditBatch, Evidence, Location, Progress, silent
 from editors.errors import ConfigError
 from editors.loading import LoadedModel
 from editors.locate.causal_trace import TraceConfig, TraceResult, trace
+from editors.locate.privacy_neurons import detect
 from editors.locate.trace_picture import draw
 from editors.locate.trace_table import as_csv, cells, role_means, traced_peak
 from editors.prompts import PositionRule, encode, render
@@ -23,7 +24,7 @@ def place(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int
         SheetError: a request has no such position.
     """
     positions = {request.id: encode(render(request, model.tokenizer, position_rule), model.tokenizer).anchor
-                 for request in batch.requests}
+                 for request in batch.updates}
     return Location(layers=_checked(model, override_layers or calibration_layers), positions=positions,
                     source="sheet" if override_layers else "calibration")
 
@@ -41,9 +42,23 @@ def locate(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[in
         SheetError: a request has no such position.
     """
     placed = place(model, batch, calibration_layers, override_layers, position_rule)
-    result = trace(model, batch.requests, config, progress)
+    result = trace(model, batch.updates, config, progress)
     evidence = write_evidence(result, folder, placed.layers)
     return placed.model_copy(update={"traced_peak": traced_peak(result), "evidence": evidence})
+
+
+def find_neurons(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],
+                 override_layers: Sequence[int] | None, folder: Path, progress: Progress = silent) -> Location:
+    """The place of a batch that withdraws secrets: layers as they are chosen, and the neurons that raise the secrets, with
+    a table and a picture of them in `folder`. Neither holds a text.
+
+    Raises:
+        ConfigError: a layer is not one of the model's, or there is none.
+        SheetError: a secret does not have the form given; it is not quoted.
+    """
+    placed = place(model, batch, calibration_layers, override_layers, "auto")
+    found = detect(model, batch.forgets, folder=folder, progress=progress)
+    return placed.model_copy(update={"neurons": found.neurons, "evidence": found.evidence})
 
 
 def write_evidence(result: TraceResult, folder: Path, edit_layers: Sequence[int] = ()) -> tuple[Evidence, ...]:

@@ -22,6 +22,7 @@ from tasks.calibrate import SWEEPS, Swept, Trial, calibrate, sweep_of
 from tasks.calibration_picture import shown
 from tasks.exam import NOTHING, Examiner, Marks, requests_of, score
 from tasks.house import House
+from tasks.privacy_key import PrivacyKey
 from tasks.store import Store
 from tasks.store_location import StoreLocation
 from tests.tiny import tiny_folder
@@ -54,7 +55,8 @@ def facts(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
-    return House(root=tmp_path / "home", store=Store(StoreLocation("unused")), mlflow_uri="", user="tester")
+    return House(root=tmp_path / "home", store=Store(StoreLocation("unused")), mlflow_uri="", user="tester",
+                 privacy_key=PrivacyKey(None, tmp_path / "privacy.key"))
 
 
 @pytest.fixture

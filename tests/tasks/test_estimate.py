@@ -11,6 +11,7 @@ from editors.errors import EstimateRefused
 from editors.loading import Checkpoint
 from tasks.estimate import estimate
 from tasks.house import House
+from tasks.privacy_key import PrivacyKey
 from tasks.records import Order
 from tasks.store import Store
 from tasks.store_location import StoreLocation
@@ -21,7 +22,8 @@ from tests.tiny import tiny_folder
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
-    return House(root=tmp_path / "home", store=Store(StoreLocation("unused")), mlflow_uri="", user="tester", device="cpu")
+    return House(root=tmp_path / "home", store=Store(StoreLocation("unused")), mlflow_uri="", user="tester",
+                 privacy_key=PrivacyKey(None, tmp_path / "privacy.key"), device="cpu")
 
 
 @pytest.fixture

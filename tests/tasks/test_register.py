@@ -22,7 +22,7 @@ from editors.loading import Checkpoint
 from editors.patch import Dense, LowRank, Patch, Scale, edited_tensor, load_patch
 from tasks.manifest import BaseReference, Blob, Candidate, StackEntry, base_version, candidate_digest, version_of
 from tasks.register import find_version, mark_approval, mirror_promotion, prepare, register_candidate, resolve_model_uri
-from tasks.run_record import PURPOSES_WITH_TEXT, Submission, metrics_of, write_files
+from tasks.run_record import PURPOSES_WITH_TEXT, TEXT_FREE, Submission, metrics_of, write_files
 from tasks.tracking import ChannelTruth
 from tests.tiny import tiny_folder
 from validations.contract import Measurement, Measurements, Transcript, Verdict
@@ -377,8 +377,14 @@ def test_words_stay_out_where_the_purpose_is_about_people(registry: Registry, tm
 
     assert words_in(tmp_path / "shown")
     monkeypatch.setattr("tasks.run_record.PURPOSES_WITH_TEXT", PURPOSES_WITH_TEXT - {"update"})
+    monkeypatch.setattr("tasks.run_record.TEXT_FREE", frozenset())
     assert not words_in(tmp_path / "kept")
     assert not (tmp_path / "kept" / "page.html").exists()
+    monkeypatch.setattr("tasks.run_record.TEXT_FREE", TEXT_FREE)
+    page = registry.first.artefacts["page.html"]
+    write_files(replace(registry.first, artefacts={"certificate.html": page, "trace.png": page}), tmp_path / "free")
+    assert (tmp_path / "free" / "certificate.html").exists()
+    assert not (tmp_path / "free" / "trace.png").exists()
 
 
 def test_means_count_observations_and_skip_what_is_not_finite(registry: Registry):

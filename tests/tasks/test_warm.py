@@ -10,6 +10,7 @@ from editors.errors import ConfigError
 from editors.loading import Checkpoint, load
 from editors.memit import Memit, MemitConfig
 from tasks.house import House
+from tasks.privacy_key import PrivacyKey
 from tasks.store import Store
 from tasks.store_location import StoreLocation
 from tasks.warm import layers_of, warm
@@ -24,7 +25,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
-    return House(root=tmp_path / "home", store=Store(StoreLocation("unused")), mlflow_uri="", user="tester")
+    return House(root=tmp_path / "home", store=Store(StoreLocation("unused")), mlflow_uri="", user="tester",
+                 privacy_key=PrivacyKey(None, tmp_path / "privacy.key"))
 
 
 def test_everything_is_made_once(base: str, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +64,7 @@ def test_an_edit_finds_the_statistics_that_warming_made(base: str, house: House)
 
 def test_progress_is_told(base: str, house: House) -> None:
     said: dict[str, tuple[int, int]] = {}
-    told = House(root=house.root, store=house.store, mlflow_uri="", user="tester",
+    told = House(root=house.root, store=house.store, mlflow_uri="", user="tester", privacy_key=house.privacy_key,
                  progress=lambda what, done, total: said.update({what: (done, total)}))
     warm(base, "0", told)
     assert list(said) == ["own text", "second moments", "factors"]

@@ -19,7 +19,7 @@ def rule(**fields: Any) -> dict[str, Any]:
 def write(folder: Path, rules: list[dict[str, Any]], **fields: Any) -> Path:
     """A policy with the given rules, completed by a sound rule for each probe that has none."""
     named = {str(one.get("name", "")).partition(".")[0] for one in rules}
-    rules = rules + [rule(name=f"{probe}.x") for probe in ALWAYS_MEASURED if probe not in named]
+    rules = rules + [rule(name=f"{probe}.x") for probe in ALWAYS_MEASURED["update"] if probe not in named]
     path = folder / "policy.yaml"
     path.write_text(yaml.safe_dump({"purpose": "update", "rules": rules} | fields))
     return path
@@ -31,6 +31,17 @@ def test_every_shipped_policy_loads(path: Path) -> None:
     assert policy.purpose == path.stem
     assert len(policy.digest) == 64
     assert all(low <= high and low >= -LARGEST and high <= LARGEST for low, high in (one.bounds for one in policy.rules))
+
+
+@pytest.mark.parametrize("probe", ALWAYS_MEASURED["forget"])
+def test_a_policy_to_forget_looks_at_leaks_and_at_the_rest(tmp_path: Path, probe: str) -> None:
+    rules = [rule(name=f"{other}.x") for other in ALWAYS_MEASURED["forget"]]
+    path = tmp_path / "forget.yaml"
+    path.write_text(yaml.safe_dump({"purpose": "forget", "rules": rules}))
+    assert load_policy(path).purpose == "forget"
+    path.write_text(yaml.safe_dump({"purpose": "forget", "rules": [one for one in rules if one["name"] != f"{probe}.x"]}))
+    with pytest.raises(ConfigError, match=f"has no critical rule on {probe}, so it would release without looking at it"):
+        load_policy(path)
 
 
 def test_the_digest_names_the_thresholds(tmp_path: Path) -> None:
