@@ -107,14 +107,39 @@ def arithmetic_rate() -> float:
     return count * 2 * 512 * 576 * 1536 / (time.perf_counter() - started)
 
 
+def text_flops(ahead: Prospect) -> float:
+    """Operations of sampling the base's own text; none where the store has it."""
+    sizes = ahead.sizes
+    block = 2 * sizes.block_weights + 4 * sizes.attention_width * LENGTH / 2
+    tokens = row_count(sizes.anatomy) * (LENGTH - 1)
+    return tokens * (sizes.anatomy.layer_count * block + 2 * sizes.head_weights) if ahead.lacks_text else 0.0
+
+
+def text_bytes(sizes: Sizes) -> float:
+    """What sampling the base's own text holds at once; a cache that grows is copied a layer at a time."""
+    shapes, rows = sizes.anatomy, min(ROWS_AT_ONCE, row_count(sizes.anatomy))
+    cached = rows * LENGTH * sizes.cache_width * sizes.item_bytes * (shapes.layer_count + 1)
+    return cached + 3 * FLOAT_BYTES * rows * shapes.vocabulary_size
+
+
+def pass_flops(sizes: Sizes, tokens: float, seen: int, reads: float) -> float:
+    """Operations of a run through the whole model forward, of `tokens` that each see `seen`, with logits at `reads`."""
+    return sizes.anatomy.layer_count * _forward(sizes, 1, seen) * tokens + 2 * sizes.head_weights * reads
+
+
+def pass_bytes(sizes: Sizes, tokens: float, reads: float) -> float:
+    """What a run of `tokens` leaves for its backward pass, with logits at `reads`."""
+    kept = KEPT_WIDTHS[0] * sizes.anatomy.hidden_size + KEPT_WIDTHS[1] * sizes.anatomy.inner_size
+    logits = LOGIT_COPIES * FLOAT_BYTES * sizes.anatomy.vocabulary_size * reads
+    return sizes.anatomy.layer_count * tokens * kept * sizes.item_bytes + logits
+
+
 def _statistics_flops(ahead: Prospect, work: Work) -> float:
     sizes, count = ahead.sizes, row_count(ahead.sizes.anatomy)
     shapes, flops = sizes.anatomy, 0.0
     if not work.uses_moments:
         return flops
-    if ahead.lacks_text:
-        block = 2 * sizes.block_weights + 4 * sizes.attention_width * LENGTH / 2
-        flops += count * (LENGTH - 1) * (shapes.layer_count * block + 2 * sizes.head_weights)
+    flops += text_flops(ahead)
     if ahead.missing_moments:
         block = _forward(sizes, LENGTH, LENGTH) / LENGTH
         flops += count * LENGTH * ((max(ahead.missing_moments) + 1) * block
@@ -153,13 +178,9 @@ def _writing_flops(sizes: Sizes, work: Work) -> float:
 
 def _statistics_bytes(ahead: Prospect, work: Work) -> float:
     sizes, shapes = ahead.sizes, ahead.sizes.anatomy
-    rows, sampling, moments, factors = min(ROWS_AT_ONCE, row_count(shapes)), 0.0, 0.0, 0.0
+    sampling, moments, factors = text_bytes(sizes) if ahead.lacks_text else 0.0, 0.0, 0.0
     if not work.uses_moments:
         return 0.0
-    if ahead.lacks_text:
-        # a cache that grows is copied a layer at a time
-        cached = rows * LENGTH * sizes.cache_width * sizes.item_bytes * (shapes.layer_count + 1)
-        sampling = cached + 3 * FLOAT_BYTES * rows * shapes.vocabulary_size
     square = shapes.inner_size ** 2
     if ahead.missing_moments:
         tokens = min(CHUNK_TOKENS, row_count(shapes) * LENGTH)
