@@ -9,7 +9,7 @@ Loss and gradient equal those of the full model. Chunks keep the tokens of one p
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Row:
     `reads` are token indices at or after `anchor`; a later layer can only differ there.
     """
 
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = field(repr=False)
     anchor: int
     owner: int
     reads: tuple[int, ...]

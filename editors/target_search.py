@@ -15,8 +15,9 @@ Source: Meng et al. 2022, arXiv:2202.05262, eq. 4; Meng et al. 2023, arXiv:2210.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -73,12 +74,16 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class TargetRow:
-    """One sequence of a search: where an answer is learnt (`labels` after `reads`), or a distribution kept (no labels)."""
+    """One sequence of a search: where an answer is learnt (`labels` after `reads`), or a distribution kept (no labels).
+
+    With `rivals` the labels are to be lost instead: for each read, the tokens that could stand there in its place.
+    """
 
     row: Row
-    labels: tuple[int, ...] = ()
+    labels: tuple[int, ...] = field(default=(), repr=False)
     context: int = 0
     """Which of its request's surroundings it stands in; 0 is the first, the bare prompt where there is one."""
+    rivals: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
 
 
 @dataclass
@@ -90,9 +95,27 @@ class Search:
     steps: Tensor
 
 
+class Landscape(Protocol):
+    """What a search goes down: one loss for every owner's change."""
+
+    runner: SuffixRunner
+
+    def __call__(self, change: Tensor, scale: Tensor, config: SearchConfig) -> tuple[Tensor, Tensor]:
+        """Loss (G,) and gradient (G, D) at a change (G, D); the first call for a row is made without a change."""
+
+    def descent(self, loss: Tensor, goal: Tensor) -> Tensor:
+        """(G,) by how much the loss would fall on its way to the goal if it went on at its present slope."""
+
+
+Landscapes = Callable[[SuffixRunner, Sequence[TargetRow], dict[TargetRow, Tensor]], Landscape]
+"""Makes the landscape of some rows; the dictionary keeps what it knows of the unedited model from stage to stage."""
+
+
 def search_targets(model: LoadedModel, layer: int, rows: Sequence[TargetRow], config: SearchConfig,
-                   progress: Progress = silent) -> Search:
+                   progress: Progress = silent, landscape: Landscapes | None = None) -> Search:
     """Search the change of every owner among `rows`, 0-based and gapless.
+
+    `landscape` None: the likelihood of the answers, held by the kept distributions (`Objective`).
 
     Raises:
         Diverged: a loss is not finite.
@@ -101,7 +124,7 @@ def search_targets(model: LoadedModel, layer: int, rows: Sequence[TargetRow], co
     found = Search(torch.zeros(count, model.anatomy.hidden_size, device=model.device),
                    torch.zeros(count, device=model.device), torch.zeros(count, dtype=torch.int64))
     for owners in _owner_groups(rows, OWNER_TOKENS * config.token_budget):
-        part = _search(model, layer, _owned_by(rows, owners), config)
+        part = _search(model, layer, _owned_by(rows, owners), config, landscape or Objective)
         found.change[owners], found.loss[owners], found.steps[owners] = part.change, part.loss, part.steps
         progress("target search", owners[-1] + 1, count)
     return found
@@ -128,7 +151,8 @@ def _owned_by(rows: Sequence[TargetRow], owners: list[int]) -> list[TargetRow]:
             if owners[0] <= row.row.owner <= owners[-1]]
 
 
-def _search(model: LoadedModel, layer: int, rows: Sequence[TargetRow], config: SearchConfig) -> Search:
+def _search(model: LoadedModel, layer: int, rows: Sequence[TargetRow], config: SearchConfig,
+            landscape: Landscapes) -> Search:
     """First in the bare prompt alone, which is most of the way, then in all contexts.
 
     Rows so few that a pass costs as much without the contexts are searched in all of them at once.
@@ -139,7 +163,7 @@ def _search(model: LoadedModel, layer: int, rows: Sequence[TargetRow], config: S
     descent, clean = Descent(len({row.row.owner for row in rows}), model, config), dict[TargetRow, Tensor]()
     for stage in stages:
         runner = SuffixRunner(model, layer, [row.row for row in stage], config.token_budget)
-        objective = Objective(runner, stage, clean)
+        objective = landscape(runner, stage, clean)
         whole = stage is rows
         descent.run(objective, state_norms(runner, stage), config.stop_loss * (1 if whole else COARSE),
                     config.steps if whole else -(-config.steps // 2))
@@ -151,9 +175,8 @@ class Descent:
 
     Adam moves every coordinate about equally far, which wastes length: on CounterFact records 50-149 it stopped at a mean
     norm of 102 where steepest descent stopped at 77 and below; written by MEMIT with the same weight, the longer change
-    cost 1.86% of perplexity and this one 1.03%. A step's length is where the log-odds of the answer would reach their goal
-    if they went on as they do here: with the loss L per token the odds are p / (1 - p), p = exp(-L), and their slope is
-    that of L over 1 - p.
+    cost 1.86% of perplexity and this one 1.03%. A step's length is where the goal would be reached if all went on as here,
+    in the measure that the landscape finds straight.
     """
 
     def __init__(self, count: int, model: LoadedModel, config: SearchConfig) -> None:
@@ -163,7 +186,7 @@ class Descent:
         self.found = Search(self.change.clone(), torch.full((count,), float("inf"), device=model.device),
                             torch.zeros(count, dtype=torch.int64))
 
-    def run(self, objective: Objective, scale: Tensor, stop_loss: float, steps: int) -> None:
+    def run(self, objective: Landscape, scale: Tensor, stop_loss: float, steps: int) -> None:
         """Go down one objective until each owner's loss is low enough or it has evaluated it `steps` times. scale: (G,)."""
         active = torch.arange(len(scale), device=scale.device)
         is_resting = scale > RESTING * scale.median()
@@ -179,15 +202,14 @@ class Descent:
                 return
             if not bool(going.all()):
                 objective.runner.keep(set(active.tolist()))
-            self._move(active, scale[active], loss[active], gradient[active])
+            goal = torch.full_like(loss, self.config.goal * self.config.stop_loss)
+            self._move(active, scale[active], objective.descent(loss, goal)[active], gradient[active])
             self.found.steps[active.cpu()] += 1
 
-    def _move(self, active: Tensor, scale: Tensor, loss: Tensor, gradient: Tensor) -> None:
+    def _move(self, active: Tensor, scale: Tensor, fall: Tensor, gradient: Tensor) -> None:
         tiny = torch.finfo(gradient.dtype).tiny
         slope = gradient.norm(dim=1).clamp(min=tiny)
-        goal = torch.full_like(loss, self.config.goal * self.config.stop_loss)
-        wanted = (_log_odds(goal) - _log_odds(loss)) * -torch.expm1(-loss) / slope
-        length = torch.minimum(wanted, self.config.learning_rate * scale)
+        length = torch.minimum(fall / slope, self.config.learning_rate * scale)
         self.velocity[active] = self.config.momentum * self.velocity[active] + gradient / slope[:, None]
         direction = self.velocity[active] / self.velocity[active].norm(dim=1, keepdim=True).clamp(min=tiny)
         moved = self.change[active] - length[:, None] * direction
@@ -201,7 +223,7 @@ def _log_odds(loss: Tensor) -> Tensor:
 
 
 class Objective:
-    """Loss and gradient of every owner at once.
+    """Likelihood of the answers: loss and gradient of every owner at once.
 
     `clean` takes the unedited distributions of the kept prompts, log P (reads, V), in the first call for a row, which is
     made without a change.
@@ -226,6 +248,10 @@ class Objective:
             total = values.sum() + config.kl_weight * self._divergence(chunk, logarithms)
             gradient.index_add_(0, owners, torch.autograd.grad(total, part)[0])
         return loss, gradient + 2 * config.decay * change / scale.square()[:, None]
+
+    def descent(self, loss: Tensor, goal: Tensor) -> Tensor:
+        """(G,) the way is straight in the log-odds of the answer: p / (1 - p), p = exp(-L), with the slope of L over 1 - p."""
+        return (_log_odds(goal) - _log_odds(loss)) * -torch.expm1(-loss)
 
     def _divergence(self, chunk: Chunk, logarithms: Tensor) -> Tensor:
         """Sum over the chunk's kept rows of the mean divergence to the unedited model, shared among their owner's."""
