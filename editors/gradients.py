@@ -78,7 +78,7 @@ class GradientReader:
         gradients = {layer: torch.zeros(self.count, shapes.hidden_size, device=device) for layer in self.layers}
         log_odds, loss, scale = (torch.zeros(self.count, device=device) for _ in range(3))
         for part in self.parts:
-            with torch.enable_grad(), self._tapped() as (inputs, outputs):
+            with torch.enable_grad(), tapped(self.model, self.layers) as (inputs, outputs):
                 likelihood = self._likelihood(part)
                 odds = _log_odds(likelihood)
                 found = torch.autograd.grad(odds.sum(), [outputs[layer] for layer in self.layers])
@@ -100,23 +100,6 @@ class GradientReader:
         chosen = logits.log_softmax(-1).gather(1, part.labels[:, None])[:, 0]
         return torch.zeros(len(part.owners), device=chosen.device).index_add(0, part.read_row, chosen)
 
-    @contextmanager
-    def _tapped(self) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
-        """Inside the block, each edited module's last input and output, the output with its graph."""
-        inputs: dict[int, Tensor] = {}
-        outputs: dict[int, Tensor] = {}
-        handles = []
-        for layer in self.layers:
-            def keep(_: torch.nn.Module, given: tuple[Tensor, ...], output: Tensor, layer: int = layer) -> None:
-                inputs[layer], outputs[layer] = given[0].detach(), output
-            module = self.model.model.get_submodule(self.model.anatomy.mlp_output_path(layer))
-            handles.append(module.register_forward_hook(keep))
-        try:
-            yield inputs, outputs
-        finally:
-            for handle in handles:
-                handle.remove()
-
     @staticmethod
     def _at(part: _Part, values: Tensor) -> Tensor:
         """(B, width) float32 at the edited tokens; a family may hand its modules the tokens of all rows in one row."""
@@ -133,6 +116,24 @@ class GradientReader:
                      torch.tensor([row.row.anchor for row in rows], device=device),
                      torch.tensor([row.row.owner for row in rows], device=device), read_row, read_column,
                      torch.tensor([label for row in rows for label in row.labels], device=device))
+
+
+@contextmanager
+def tapped(model: LoadedModel, layers: Sequence[int]) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
+    """Inside the block, the last input and output of each layer's FFN output matrix, the output with its graph."""
+    inputs: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
+    handles = []
+    for layer in layers:
+        def keep(_: torch.nn.Module, given: tuple[Tensor, ...], output: Tensor, layer: int = layer) -> None:
+            inputs[layer], outputs[layer] = given[0].detach(), output
+        module = model.model.get_submodule(model.anatomy.mlp_output_path(layer))
+        handles.append(module.register_forward_hook(keep))
+    try:
+        yield inputs, outputs
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _log_odds(likelihood: Tensor) -> Tensor:

@@ -16,10 +16,21 @@ from editors.gradients import Reading
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.moments import Corpus, corpus_of_texts, second_moments
 from editors.patch import applied
-from editors.prompts import encode, render
 from editors.prospect import prospect_of
 from editors.ultraedit import UltraEdit, UltraEditConfig, wanted_changes
-from tests.editors.plans import IDENTITY, JAMES, SPEED, TOWER, answer_loss, at, batch_of, delta_of, is_unchanged, state_of
+from tests.editors.plans import (
+    IDENTITY,
+    JAMES,
+    SPEED,
+    TOWER,
+    answer_loss,
+    at,
+    batch_of,
+    delta_of,
+    is_unchanged,
+    seen_of,
+    state_of,
+)
 from tests.tiny import FAMILIES, SENTENCES, tiny_folder
 
 CONFIG = UltraEditConfig(passes=3, aim=2.0, enough=1.0, radius=2.0, covariance_weight=0.5, prior=2)
@@ -161,7 +172,7 @@ def slow(model: LoadedModel, requests: tuple[UpdateRequest, ...], moments: dict[
     gradients: dict[int, list[torch.Tensor]] = {}
     try:
         for number in range(CONFIG.passes):
-            seen = [seen_of(model, request) for request in requests]
+            seen = [seen_of(model, request, LAYERS) for request in requests]
             keys = {layer: [fact[0][layer] for fact in seen] for layer in LAYERS}
             if number == 0:
                 gradients = {layer: [fact[1][layer] for fact in seen] for layer in LAYERS}
@@ -195,34 +206,3 @@ def deviation(vectors: list[torch.Tensor]) -> torch.Tensor:
     common = variance.mean() if len(every) > 1 else torch.tensor(1.0)
     variance = variance if len(every) > 1 else torch.ones_like(variance)
     return ((len(every) * variance / common + CONFIG.prior) / (len(every) + CONFIG.prior)).sqrt()
-
-
-def seen_of(model: LoadedModel, request: UpdateRequest):
-    """Keys, gradients of the answer's log-odds by a zero added to each module's output, log-odds, norm of the state."""
-    encoded = encode(render(request, model.tokenizer), model.tokenizer)
-    probes = {layer: torch.zeros(model.anatomy.hidden_size, requires_grad=True) for layer in LAYERS}
-    keys: dict[int, torch.Tensor] = {}
-    states: list[torch.Tensor] = []
-
-    def tap(layer: int):
-        def hook(_module, inputs, output):
-            keys[layer] = inputs[0].detach().reshape(len(encoded.ids), -1)[encoded.anchor].double()
-            mask = torch.zeros(len(encoded.ids), 1)
-            mask[encoded.anchor] = 1
-            return output + (mask * probes[layer]).reshape(output.shape)
-        return model.model.get_submodule(model.anatomy.mlp_output_path(layer)).register_forward_hook(hook)
-
-    handles = [tap(layer) for layer in LAYERS]
-    handles.append(model.model.get_submodule(model.anatomy.block_path(LAYERS[0])).register_forward_pre_hook(
-        lambda _, inputs, __: states.append(inputs[0].detach()), with_kwargs=True))
-    try:
-        logits = model.model(torch.tensor([encoded.ids])).logits[0].double()
-    finally:
-        for handle in handles:
-            handle.remove()
-    answer = range(encoded.prompt_length, len(encoded.ids))
-    likelihood = sum(logits[place - 1].log_softmax(-1)[encoded.ids[place]] for place in answer)
-    odds = likelihood - (1 - likelihood.exp()).log()
-    found = torch.autograd.grad(odds, list(probes.values()))
-    return keys, {layer: gradient.double() for layer, gradient in zip(LAYERS, found, strict=True)}, float(odds.detach()), \
-        float(states[0][0, encoded.anchor].norm())
