@@ -14,7 +14,10 @@ METHODS = {
     "memit": "editors.memit:Memit",
     "alphaedit": "editors.alphaedit:AlphaEdit",
     "finetune": "editors.finetune:Finetune",
+    "natural": "editors.natural:Natural",
     "ultraedit": "editors.ultraedit:UltraEdit",
+    "depn": "editors.depn:Depn",
+    "redact": "editors.redact:Redact",
 }
 ENTRY_POINT_GROUP = "suture.editors"
 

@@ -58,3 +58,34 @@ def delta_of(model: LoadedModel, edit) -> torch.Tensor:
     """An edit's update (D, F), whatever the parameter's layout."""
     change = edit.left.double() @ edit.right.double()
     return change if model.anatomy.layout == "out_in" else change.T
+
+
+def seen_of(model: LoadedModel, request: UpdateRequest, layers: tuple[int, ...]):
+    """Keys, gradients of the answer's log-odds by a zero added to each module's output, log-odds, norm of the state."""
+    encoded = encode(render(request, model.tokenizer), model.tokenizer)
+    probes = {layer: torch.zeros(model.anatomy.hidden_size, requires_grad=True) for layer in layers}
+    keys: dict[int, torch.Tensor] = {}
+    states: list[torch.Tensor] = []
+
+    def tap(layer: int):
+        def hook(_module, inputs, output):
+            keys[layer] = inputs[0].detach().reshape(len(encoded.ids), -1)[encoded.anchor].double()
+            mask = torch.zeros(len(encoded.ids), 1)
+            mask[encoded.anchor] = 1
+            return output + (mask * probes[layer]).reshape(output.shape)
+        return model.model.get_submodule(model.anatomy.mlp_output_path(layer)).register_forward_hook(hook)
+
+    handles = [tap(layer) for layer in layers]
+    handles.append(model.model.get_submodule(model.anatomy.block_path(layers[0])).register_forward_pre_hook(
+        lambda _, inputs, __: states.append(inputs[0].detach()), with_kwargs=True))
+    try:
+        logits = model.model(torch.tensor([encoded.ids])).logits[0].double()
+    finally:
+        for handle in handles:
+            handle.remove()
+    answer = range(encoded.prompt_length, len(encoded.ids))
+    likelihood = sum(logits[place - 1].log_softmax(-1)[encoded.ids[place]] for place in answer)
+    odds = likelihood - (1 - likelihood.exp()).log()
+    found = torch.autograd.grad(odds, list(probes.values()))
+    return keys, {layer: gradient.double() for layer, gradient in zip(layers, found, strict=True)}, float(odds.detach()), \
+        float(states[0][0, encoded.anchor].norm())

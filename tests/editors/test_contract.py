@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
 import editors
 from editors.calibration import calibration_for
+from editors.contract import EditBatch
 from editors.errors import ConfigError
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.patch import Patch, applied
 from editors.prospect import prospect_of
+from tests.editors.memorised import exposed_batch_on
 from tests.editors.plans import JAMES, TOWER, at, batch_of, is_unchanged, state_of
 from tests.tiny import FAMILIES, tiny_folder
 
@@ -21,9 +24,14 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return load(Checkpoint(tiny_folder(tmp_path_factory.mktemp("model"), request.param, layers=4)))
 
 
+def batch_for(name: str, model: LoadedModel) -> EditBatch:
+    """A batch of the method's own purpose."""
+    return exposed_batch_on(model) if "forget" in editors.get(name).purposes else batch_of(model, TOWER, JAMES)
+
+
 def plan(name: str, model: LoadedModel, statistics: Path) -> Patch:
     calibration = calibration_for(name, model.digest, model.anatomy)
-    return editors.get(name).from_options({}).plan(model, batch_of(model, TOWER, JAMES), at(*calibration.layers), statistics)
+    return editors.get(name).from_options({}).plan(model, batch_for(name, model), at(*calibration.layers), statistics)
 
 
 @pytest.mark.parametrize("name", sorted(editors.METHODS))
@@ -50,12 +58,14 @@ def test_a_method_says_what_it_is_for_and_what_it_costs(name: str, model: Loaded
     assert kind.purposes
     layers = calibration_for(name, model.digest, model.anatomy).layers
     checkpoint = Checkpoint(tiny_folder(tmp_path / "model", model.anatomy.model_type, layers=4))
-    estimate = kind.from_options({}).estimate(prospect_of(checkpoint, batch_of(model, TOWER), layers, tmp_path, device="cpu"))
+    estimate = kind.from_options({}).estimate(prospect_of(checkpoint, batch_for(name, model), layers, tmp_path, device="cpu"))
     assert estimate.memory_bytes > 0
     assert estimate.flops > 0
 
 
 @pytest.mark.parametrize("name", sorted(editors.METHODS))
 def test_a_misspelt_option_is_refused_with_the_right_one(name: str) -> None:
-    with pytest.raises(ConfigError, match="contexts"):
-        editors.get(name).from_options({"contextz": 1})
+    config = editors.get(name)().config
+    known = next(entry.name for entry in fields(config) if not is_dataclass(getattr(config, entry.name)))
+    with pytest.raises(ConfigError, match=known):
+        editors.get(name).from_options({f"{known}z": 1})

@@ -11,6 +11,7 @@ import torch
 from editors.blocks import pad
 from editors.contract import UpdateRequest
 from editors.facts import QUESTIONS
+from editors.forget_request import ForgetRequest
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.sheet import Sheet, parse_sheet
 from validations.observation import neutral_prompts
@@ -64,3 +65,20 @@ def test_no_question_that_an_edit_holds_is_measured_as_unseen() -> None:
                 *(neighbour.prompt for request in sheet.requests for neighbour in request.neighbours)]
     assert len(measured) > 40
     assert [question for question in measured if question.casefold() in held] == []
+
+
+def test_the_forget_sheet_is_about_people_who_are_planted() -> None:
+    from benchmarks.people import invent
+    from editors.secret_forms import form_of
+
+    sheet = parse_sheet((EXAMPLES / "forget.yaml").read_bytes(), "forget.yaml")
+    planted = {person.name: person for person in invent(0) if person.split == "forget" and person.repetitions >= 8}
+    assert sheet.purpose == "forget"
+    for request in sheet.requests:
+        assert isinstance(request, ForgetRequest)
+        person = planted[request.subject.get_secret_value() if request.subject else ""]
+        assert request.secret.get_secret_value() == person.secret
+        assert {text.get_secret_value() for text in request.context} == set(person.contexts)
+        public = {(fact.prompt.get_secret_value(), fact.answer.get_secret_value()) for fact in request.retain}
+        assert public == set(person.retain)
+        assert form_of(request).size == 10_000
