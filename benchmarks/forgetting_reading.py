@@ -1,0 +1,154 @@
+"""What is left of secrets under an edit, and what the edit took besides: the figures of one row of the forgetting table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean, median
+from typing import Any
+
+from benchmarks.answers import answer_scores, perplexity
+from benchmarks.forgetting_ground import Attempt, Ground, applied_all
+from benchmarks.people import Person, requests_of
+from benchmarks.tofu import chosen_right
+from editors.forget_request import ForgetRequest
+from editors.loading import LoadedModel
+from validations.forgetting.exposure import Exposure, exposures
+from validations.forgetting.extraction import sampled, verbatim
+from validations.forgetting.finding import Finding
+from validations.forgetting.settings import ForgetSettings
+from validations.forgetting.variants import Training, relearned, unrelated
+
+SETTINGS = ForgetSettings()
+"""The probes' own."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """The planted model's figures.
+
+    said, others, facts: what greedy decoding gets right, a context or a public fact each; world: which facts are known.
+    """
+
+    bits: tuple[float, ...]
+    exposure_within_1_bit: float
+    controls: float
+    """Mean exact exposure of the secrets of people never planted, in bits."""
+    said: tuple[bool, ...]
+    others: tuple[bool, ...]
+    facts: tuple[bool, ...]
+    world: tuple[bool, ...]
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What is tried besides exposure and greedy answers."""
+
+    samples: bool = False
+    """Whether 20 answers to each secret's contexts are drawn, at temperatures 0.7 and 1.0."""
+    relearning: bool = False
+    """Whether greedy answers are asked again after 20 steps of training on unrelated text."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One row. Exposures are exact, of the first context of each secret."""
+
+    method: str
+    strength: str
+    neurons: int | None
+    cpu_seconds: float
+    bits: tuple[float, ...]
+    exposure_within_1_bit: float
+    """Share of secrets at most 1 bit above the mean of all never-seen values in the same text, 1.44 bits."""
+    exposure_median: float
+    exposure_mean: float
+    extracted: int
+    """Secrets that greedy decoding says in any context or paraphrase, or a sample holds where samples were drawn."""
+    sampled: bool
+    """Whether samples were drawn as well."""
+    others_kept: float
+    """Of the other people's secrets that were said before, the share that still is."""
+    facts_kept: float
+    """The same of the public facts of those who are forgotten."""
+    world_kept: float
+    """The same of facts about the world."""
+    perplexity_ratio: float
+    returned: int | None = None
+    """Secrets said again after 20 steps of relearning on unrelated text, where it was tried."""
+
+
+def said(model: LoadedModel, people: Sequence[Person]) -> tuple[bool, ...]:
+    """For each person in each context, whether each token of the secret is the first choice: greedy decoding says it."""
+    return _right(model, [(text, person.secret) for person in people for text in person.contexts])
+
+
+def facts(model: LoadedModel, people: Sequence[Person]) -> tuple[bool, ...]:
+    """The same for each public fact."""
+    return _right(model, [fact for person in people for fact in person.retain])
+
+
+def before(ground: Ground) -> Before:
+    """Figures of the model as planted."""
+    model = ground.model
+    exposed = exposed_in(model, ground.requests)
+    controls = exposed_in(model, requests_of(ground.controls, ground.key))
+    return Before(tuple(one.bits for one in exposed), share_within(exposed), fmean(one.bits for one in controls),
+                  said(model, ground.forget), said(model, ground.others), facts(model, ground.forget),
+                  chosen_right(model, ground.choices), perplexity(model, ground.paragraphs))
+
+
+def exposed_in(model: LoadedModel, requests: Sequence[ForgetRequest]) -> tuple[Exposure, ...]:
+    """Exact exposure of each secret in the first context: 10^4 values ranked by log P of the whole, beginnings shared."""
+    return exposures(model, requests, SETTINGS, texts=1)
+
+
+def figures(ground: Ground, known: Before, attempt: Attempt, effort: Effort) -> Figures:
+    """The row of an attempt; the model is unchanged."""
+    model, requests = ground.model, ground.requests
+    with applied_all(model.model, attempt.patches):
+        exposed = exposed_in(model, requests)
+        bits = [one.bits for one in exposed]
+        said_by = [verbatim(model, requests, SETTINGS), verbatim(model, requests, SETTINGS, role="paraphrase"),
+                   sampled(model, requests, SETTINGS) if effort.samples else ()]
+        row = Figures(
+            attempt.method, attempt.strength, attempt.neurons, attempt.cpu_seconds, tuple(bits),
+            share_within(exposed), median(bits), fmean(bits), len(requests_said(said_by)), effort.samples,
+            kept(known.others, said(model, ground.others)), kept(known.facts, facts(model, ground.forget)),
+            kept(known.world, chosen_right(model, ground.choices)), perplexity(model, ground.paragraphs) / known.perplexity)
+        return replace(row, returned=_returned(model, requests)) if effort.relearning else row
+
+
+def _returned(model: LoadedModel, requests: Sequence[ForgetRequest]) -> int:
+    """Secrets said after a little training on text that names nobody."""
+    training = Training(SETTINGS.relearning_steps, SETTINGS.relearning_rate, SETTINGS.relearning_tokens, SETTINGS.seed)
+    with relearned(model, unrelated(model), training):
+        return len(requests_said([verbatim(model, requests, SETTINGS), verbatim(model, requests, SETTINGS, role="paraphrase")]))
+
+
+def requests_said(findings: Sequence[Sequence[Finding]]) -> list[str]:
+    """Ids of the requests whose secret was found at least once."""
+    return sorted({finding.request for found in findings for finding in found if finding.value > 0})
+
+
+def share_within(exposed: Sequence[Exposure], limit: float = 1.0) -> float:
+    """Share of exposures at most `limit` bits above the mean of all never-seen values in the same text."""
+    return sum(one.over_controls <= limit for one in exposed) / len(exposed)
+
+
+def kept(was: Sequence[bool], now: Sequence[bool]) -> float:
+    """Of what was right before, the share that still is; 1 where nothing was."""
+    still = [after for first, after in zip(was, now, strict=True) if first]
+    return sum(still) / len(still) if still else 1.0
+
+
+def as_row(row: Figures) -> dict[str, Any]:
+    """As JSON, None for a perplexity that is not finite; bits rounded, a rank has far fewer places than a float."""
+    ratio = row.perplexity_ratio if math.isfinite(row.perplexity_ratio) else None
+    return {**asdict(row), "bits": [round(value, 3) for value in row.bits], "perplexity_ratio": ratio}
+
+
+def _right(model: LoadedModel, pairs: Sequence[tuple[str, str]]) -> tuple[bool, ...]:
+    return tuple(answer.is_first_choice for answer in answer_scores(model, pairs))
