@@ -14,9 +14,9 @@ from benchmarks.people import Person, requests_of
 from benchmarks.tofu import chosen_right
 from editors.forget_request import ForgetRequest
 from editors.loading import LoadedModel
+from validations.examination import Finding
 from validations.forgetting.exposure import Exposure, exposures
 from validations.forgetting.extraction import sampled, verbatim
-from validations.forgetting.finding import Finding
 from validations.forgetting.settings import ForgetSettings
 from validations.forgetting.variants import Training, relearned, unrelated
 

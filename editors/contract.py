@@ -9,19 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from editors.debias_request import DebiasRequest
+from editors.detoxify_request import DetoxifyRequest
 from editors.digest import digest_document
 from editors.forget_request import ForgetRequest, SealedForget
+from editors.frozen import Frozen
 
 if TYPE_CHECKING:
     from editors.loading import LoadedModel
     from editors.patch import Patch
     from editors.prospect import Prospect
 
-SheetPurpose = Literal["update", "forget"]
+SheetPurpose = Literal["update", "forget", "detoxify", "debias"]
 """What a sheet may ask for."""
-Purpose = Literal["update", "forget", "removal"]
+Purpose = Literal["update", "forget", "detoxify", "debias", "removal"]
 """What a batch is for. A removal asks for nothing new: its requests are those that must go on holding."""
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)`; `total` 0 means unknown."""
@@ -29,12 +32,6 @@ Progress = Callable[[str, int, int], None]
 
 def silent(what: str, done: int, total: int) -> None:
     """The progress callback of callers that show none."""
-
-
-class Frozen(BaseModel):
-    """Immutable, strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Message(Frozen):
@@ -125,7 +122,7 @@ class UpdateRequest(Frozen):
         return self
 
 
-EditRequest = UpdateRequest | ForgetRequest | SealedForget
+EditRequest = UpdateRequest | ForgetRequest | SealedForget | DetoxifyRequest | DebiasRequest
 """What can be asked; a new purpose adds its class here. Read back from where it was kept, a forget request is sealed."""
 
 
@@ -151,6 +148,16 @@ class EditBatch(Frozen):
     def forgets(self) -> tuple[ForgetRequest, ...]:
         """Those of the requests that withdraw a secret, with their text; sealed ones have none."""
         return tuple(request for request in self.requests if isinstance(request, ForgetRequest))
+
+    @property
+    def detoxifies(self) -> tuple[DetoxifyRequest, ...]:
+        """Those of the requests that stop the model from helping with something."""
+        return tuple(request for request in self.requests if isinstance(request, DetoxifyRequest))
+
+    @property
+    def debiases(self) -> tuple[DebiasRequest, ...]:
+        """Those of the requests that part terms from a group."""
+        return tuple(request for request in self.requests if isinstance(request, DebiasRequest))
 
     @property
     def digest(self) -> str:

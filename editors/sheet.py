@@ -16,6 +16,8 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 import editors
 from editors.contract import EditRequest, Frozen, SheetPurpose, UpdateRequest
+from editors.debias_request import DebiasRequest
+from editors.detoxify_request import DetoxifyRequest
 from editors.digest import digest_document
 from editors.errors import SheetError
 from editors.forget_request import ForgetRequest
@@ -26,9 +28,10 @@ MAX_BYTES = 8 << 20
 SLUG = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 READERS = {".yaml": read_yaml, ".yml": read_yaml, ".json": read_json}
 LINE_SUFFIXES = (".jsonl", ".ndjson")
-Written = UpdateRequest | ForgetRequest
+Written = UpdateRequest | ForgetRequest | DetoxifyRequest | DebiasRequest
 """A request as a sheet holds it."""
-REQUESTS: dict[str, type[UpdateRequest] | type[ForgetRequest]] = {"update": UpdateRequest, "forget": ForgetRequest}
+REQUESTS: dict[str, type[Written]] = {
+    "update": UpdateRequest, "forget": ForgetRequest, "detoxify": DetoxifyRequest, "debias": DebiasRequest}
 """Request class by purpose; a new purpose adds its line."""
 
 Slug = Annotated[str, Field(pattern=SLUG)]
@@ -210,7 +213,7 @@ def _validate(head_node: Node, request_nodes: tuple[Node, ...], problems: list[P
     return Sheet.model_validate({**{key: getattr(head, key) for key in HEAD_FIELDS}, "requests": tuple(filled)})
 
 
-def _request(kind: type[UpdateRequest] | type[ForgetRequest], node: Node, place: Place,
+def _request(kind: type[Written], node: Node, place: Place,
              problems: list[Problem]) -> Written | None:
     request: Written | None = checked(kind, node, place, problems, BELONGS_TO_HEAD)
     name = node.child("id")

@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from editors.contract import EditBatch, EditRequest, UpdateRequest
+from editors.debias_request import DebiasRequest
+from editors.detoxify_request import REFUSAL, DetoxifyRequest
 from editors.errors import ConfigError, NotFound
 from tasks import channel as channels
 from tasks import decisions
@@ -86,9 +88,15 @@ def version_answer(house: House, model: str, version: str) -> dict[str, Any]:
 
 def _told(request: EditRequest) -> dict[str, str | None]:
     """A request in a line: what it asks and teaches, or the seal of what must not be told."""
+    told: dict[str, str | None] = {"id": request.id, "question": None, "target": None, "seal": None}
     if isinstance(request, UpdateRequest):
-        return {"id": request.id, "question": request.question, "target": request.target_text, "seal": None}
-    return {"id": request.id, "question": None, "target": None, "seal": request.seal}
+        return told | {"question": request.question, "target": request.target_text}
+    if isinstance(request, DetoxifyRequest):
+        return told | {"question": "; ".join(one.prompt for one in request.unsafe) or ", ".join(request.concepts),
+                       "target": request.unsafe[0].answer or REFUSAL if request.unsafe else None}
+    if isinstance(request, DebiasRequest):
+        return told | {"question": ", ".join(one.term for one in request.terms), "target": " = ".join(request.groups)}
+    return told | {"seal": request.seal}
 
 
 def _requests(house: House, contents: Contents, removal: dict[str, Any] | None) -> tuple[EditRequest, ...]:

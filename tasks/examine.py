@@ -13,13 +13,13 @@ from tasks.records import Order
 if TYPE_CHECKING:
     from editors.loading import Checkpoint
     from validations.contract import Measurement
-    from validations.forgetting.examination import Examination
+    from validations.examination import Examination
 
 
 def examined(order: Order, candidate: Checkpoint, house: House) -> tuple[Measurement, ...]:
     """What parent and candidate hold of every secret, row by row; nothing where the order has none."""
     from editors.loading import Checkpoint
-    from validations.forgetting.examination import rows_of
+    from validations.examination import rows_of
 
     if not order.batch.forgets:
         return ()
@@ -39,7 +39,8 @@ def unheld(order: Order, house: House) -> dict[str, bool]:
 def examine(order: Order, checkpoint: Checkpoint, house: House) -> Examination:
     """Everything that one model is asked about the order's secrets."""
     from editors.loading import load
-    from validations.forgetting.examination import Examination, examination_key
+    from validations.examination import Examination
+    from validations.forgetting.examination import examination_key
     from validations.forgetting.examining import examine as ask
     from validations.forgetting.settings import ForgetSettings
 

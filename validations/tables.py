@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from editors.contract import EditBatch, EditRequest, UpdateRequest, updates_of
+from editors.contract import EditBatch, EditRequest, updates_of
+from editors.forget_request import ForgetRequest, SealedForget
 from validations.contract import Measurement, Measurements
 from validations.forgetting.examination import promised
 from validations.observation import Scope
@@ -159,7 +160,7 @@ def promises(probe: str, batch: EditBatch, earlier: Sequence[EditRequest]) -> di
     An earlier request that this batch asks again with another answer is replaced, not lost, and promises nothing.
     """
     if batch.purpose == "forget" and probe != "history":
-        return promised(probe, [request for request in batch.requests if not isinstance(request, UpdateRequest)])
+        return promised(probe, [request for request in batch.requests if isinstance(request, ForgetRequest | SealedForget)])
     if probe in ("efficacy", "history"):
         asked = Scope.of(batch.updates, updates_of(earlier)).history if probe == "history" else batch.updates
         return Counter(request.id for request in asked)

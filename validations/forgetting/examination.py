@@ -1,18 +1,11 @@
-"""What one model showed of the secrets that were asked for: numbers under its digest, stored as JSON; no torch.
-
-Unlike an observation it keeps nothing that was said: neither text nor token.
-"""
+"""How an examination of secrets is named and what it promises; it keeps nothing that was said. No torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 from editors.digest import digest_document
-from editors.errors import IntegrityError
 from editors.forget_request import ForgetRequest, SealedForget
-from validations.contract import Measurement, Recorded
-from validations.forgetting.finding import Finding
 from validations.forgetting.settings import ForgetSettings
 from validations.observation import held_out_texts
 
@@ -22,22 +15,6 @@ VARIANTS = ("quantised", "relearned", "relearned_unrelated", "later")
 """The model otherwise; each has its probes `exposure_<variant>` and `extraction_<variant>`."""
 ALWAYS_EXAMINED = VARIANTS[:-1]
 """An edit that comes later is not there to be examined unless one is given."""
-
-
-class Examination(Recorded):
-    """Everything one model shows of the requests' secrets and retained facts."""
-
-    model_digest: str
-    requests_digest: str
-    """Of the requests as they may be written down: ids, seals, counts."""
-    settings_digest: str
-    """Of how much was tried, the later patch included."""
-    findings: tuple[Finding, ...]
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all of it."""
-        return digest_document(json.loads(self.model_dump_json()))
 
 
 def requests_digest(requests: Sequence[ForgetRequest | SealedForget]) -> str:
@@ -59,25 +36,6 @@ def examination_key(model_digest: str, requests: Sequence[ForgetRequest | Sealed
     """
     return digest_document({"model": model_digest, "requests": requests_digest(requests),
                             "settings": settings_digest(settings, later)})
-
-
-def rows_of(parent: Examination, candidate: Examination) -> tuple[Measurement, ...]:
-    """A row for each of the candidate's findings. `parent` is None where the parent was measured by another protocol.
-
-    Raises:
-        IntegrityError: the two were not asked the same, or are of one model.
-    """
-    for what, theirs, own in (("requests", parent.requests_digest, candidate.requests_digest),
-                              ("settings", parent.settings_digest, candidate.settings_digest)):
-        if theirs != own:
-            raise IntegrityError(f"parent and candidate were examined for other {what}: {theirs[:12]} and {own[:12]}",
-                                 "examine both for this batch")
-    if parent.model_digest == candidate.model_digest:
-        raise IntegrityError(f"the candidate is the parent: both have the digest {parent.model_digest[:12]}",
-                             "examine the candidate as re-read from disk")
-    was = {finding.key: finding.value for finding in parent.findings}
-    return tuple(Measurement(request=one.request, probe=one.probe, metric=one.metric, prompt=one.prompt,
-                             parent=was.get(one.key), candidate=one.value, n=one.n) for one in candidate.findings)
 
 
 def promised(probe: str, requests: Sequence[ForgetRequest | SealedForget]) -> dict[str, int]:

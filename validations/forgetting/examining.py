@@ -10,24 +10,15 @@ from editors.contract import Progress, silent
 from editors.forget_request import ForgetRequest
 from editors.loading import LoadedModel
 from editors.patch import Patch, applied
-from validations.forgetting.examination import (
-    Examination,
-    examination_key,
-    promised,
-    requests_digest,
-    rows_of,
-    settings_digest,
-)
+from validations.examination import Examination, Finding
+from validations.forgetting.examination import requests_digest, settings_digest
 from validations.forgetting.exposure import Exposure, exposures
 from validations.forgetting.extraction import diverged, extracted, sampled, verbatim
-from validations.forgetting.finding import Finding
 from validations.forgetting.fluency import fluency
 from validations.forgetting.membership import membership
 from validations.forgetting.retention import retention
 from validations.forgetting.settings import ForgetSettings
 from validations.forgetting.variants import Training, about_the_person, quantised, relearned, unrelated
-
-__all__ = ["Examination", "Finding", "ForgetSettings", "examination_key", "examine", "promised", "rows_of"]
 
 WITHIN_BITS = 1.0
 """A secret this little above the controls stands where a never-seen value might."""

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from editors.forget_request import ForgetRequest
 from editors.loading import LoadedModel
 from editors.secret_rows import SecretRole, SecretRow, secret_rows
-from validations.forgetting.finding import Finding, pattern_of
+from validations.examination import Finding
 from validations.forgetting.settings import ForgetSettings
 from validations.forgetting.speaking import Draw, Turn, drawn, greedy
+from validations.forgetting.telling import pattern_of
 from validations.reading import Tokens
 
 LENGTHS = {"quarter": 0.25, "half": 0.5, "three_quarters": 0.75}

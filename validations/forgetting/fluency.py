@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from editors.forget_request import ForgetRequest
 from editors.loading import LoadedModel
 from editors.secret_rows import secret_rows
-from validations.forgetting.finding import Finding
+from validations.examination import Finding
 from validations.forgetting.settings import ForgetSettings
 from validations.forgetting.speaking import Draw, Turn, drawn
 from validations.generating import SAMPLED_FROM

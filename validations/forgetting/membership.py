@@ -16,7 +16,7 @@ from editors.forget_request import ForgetRequest
 from editors.loading import LoadedModel
 from editors.secret_forms import form_of
 from editors.secret_rows import SecretRow, row_of
-from validations.forgetting.finding import Finding
+from validations.examination import Finding
 from validations.forgetting.settings import ForgetSettings
 from validations.scoring import Ask, answer
 from validations.tables import mean_interval

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from editors.forget_request import ForgetRequest
 from editors.loading import LoadedModel
 from editors.prompts import Encoded, Prompt, encode
-from validations.forgetting.finding import Finding
+from validations.examination import Finding
 from validations.scoring import Ask, answer
 
 

@@ -18,10 +18,12 @@ from tests.validations.forgetting.planted import memorised, request, taught_fact
 from tests.validations.measured import GOOD
 from validations import gate
 from validations.contract import Measurement, Measurements, Verdict
-from validations.forgetting.examination import ALWAYS_EXAMINED, PROMISES, requests_digest
-from validations.forgetting.examining import Examination, ForgetSettings, examination_key, examine, promised, rows_of
+from validations.examination import Examination, rows_of
+from validations.forgetting.examination import ALWAYS_EXAMINED, PROMISES, examination_key, promised, requests_digest
+from validations.forgetting.examining import examine
 from validations.forgetting.extraction import CHAT, CLOZE
 from validations.forgetting.membership import about_the_batch
+from validations.forgetting.settings import ForgetSettings
 from validations.policy import policy_for
 from validations.tables import rule_table
 

@@ -11,11 +11,12 @@ from editors.forget_request import ForgetRequest
 from editors.loading import LoadedModel
 from editors.secret_rows import secret_rows
 from tests.validations.forgetting.planted import memorised, request, untrained
+from validations.examination import Finding
 from validations.forgetting import speaking
 from validations.forgetting.extraction import diverged, extracted, given_tokens, sampled, verbatim
-from validations.forgetting.finding import Finding, pattern_of
 from validations.forgetting.settings import ForgetSettings
 from validations.forgetting.speaking import Draw, Turn, chosen_tokens, drawn
+from validations.forgetting.telling import pattern_of
 
 SETTINGS = ForgetSettings(samples=8, repetitions=(5, 20), divergence_tokens=12, divergence_samples=2)
 REQUESTS = [request(0), request(1)]
