@@ -26,12 +26,11 @@ from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.corpus import default_corpus
 from editors.costs import estimate_of, work_of
 from editors.earlier import remembered
-from editors.errors import ConfigError
 from editors.facts import facts_of
 from editors.loading import LoadedModel
 from editors.moments import Corpus
 from editors.null_space import moment_spectra, null_space
-from editors.options import config_from
+from editors.options import check_ranges, config_from
 from editors.patch import Patch
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
@@ -57,13 +56,7 @@ class AlphaEditConfig:
     """How targets are searched."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.preserved_energy < 1:
-            raise ConfigError(f"preserved_energy must be in [0, 1), got {self.preserved_energy!r}",
-                              "set preserved_energy inside that range")
-        if not 0 < self.ridge <= 1e9:
-            raise ConfigError(f"ridge must be in (0, 1e9], got {self.ridge!r}", "set ridge inside that range")
-        if not 0 <= self.contexts <= 10:
-            raise ConfigError(f"contexts must be in [0, 10], got {self.contexts!r}", "set contexts inside that range")
+        check_ranges(self, preserved_energy="[0, 1)", ridge="(0, 1e9]", contexts="[0, 10]")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> AlphaEditConfig:

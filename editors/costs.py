@@ -18,6 +18,7 @@ from editors.corpus import LENGTH, ROWS_AT_ONCE, row_count
 from editors.facts import Facts, KeyRow
 from editors.moments import CHUNK_TOKENS
 from editors.prefix import PASS_TOKENS, stem_lengths
+from editors.prompts import PositionRule
 from editors.prospect import Prospect, Sizes
 from editors.suffix import CLEAN_TOKENS, grouped
 from editors.target_search import OWNER_TOKENS
@@ -93,6 +94,15 @@ def estimate_of(ahead: Prospect, work: Work) -> Estimate:
     peak = max(_statistics_bytes(ahead, work), _search_bytes(sizes, work), _writing_bytes(sizes, work))
     memory = max(sizes.model_bytes + peak, sizes.largest_bytes) + (WORKSPACE_BYTES if ahead.device == "cpu" else 0)
     return Estimate(memory_bytes=round(memory), flops=round(flops), seconds=flops / arithmetic_rate())
+
+
+def gradient_estimate(ahead: Prospect, position: PositionRule, contexts: int, passes: int, token_budget: int) -> Estimate:
+    """The cost of a method that reads gradients of all layers from its lowest on, as if every pass were made."""
+    facts, scale = ahead.facts(position, contexts)
+    lengths = [max(target.row.reads) + 1 for target in facts.targets if target.labels]
+    reads = [len(target.row.reads) for target in facts.targets if target.labels]
+    search = tuple(RowSize(length, length, length, count, passes) for length, count in zip(lengths, reads, strict=True))
+    return estimate_of(ahead, Work((min(ahead.layers),), round(scale * facts.count), token_budget, search, scale=scale))
 
 
 @cache

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from editors.contract import EditBatch, Estimate, Location, NeuronSet, Progress, silent
 from editors.corpus import default_corpus
-from editors.errors import ConfigError, SheetError
+from editors.errors import SheetError
 from editors.forget_aim import RANDOM_BITS, Aim, AimReading, summary_of
 from editors.forget_costs import ForgetWork, estimate_forget
 from editors.forget_request import ForgetRequest
@@ -36,7 +36,7 @@ from editors.locate.privacy_neurons import DetectorConfig, detect
 from editors.moments import Corpus
 from editors.namesakes import namesakes
 from editors.neuron_factors import Curvature, Fit, fitted_change
-from editors.options import config_from
+from editors.options import check_ranges, config_from
 from editors.patch import Patch, Scale, applied
 from editors.prompts import Prompt, encode
 from editors.prospect import Prospect
@@ -86,13 +86,10 @@ class DepnConfig:
     """Of all draws. Range [0, 2147483647]."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("steps", 1, 100), ("rounds", 1, 20), ("margin", 0, 50), ("most_change", 1e-9, 10),
-                                ("ridge", 1e-9, 100), ("ordinary_texts", 1, 4096), ("ordinary_tokens", 4, 128),
-                                ("namesakes", 0, 100), ("namesake_weight", 0, 1e6), ("retain_weight", 0, 1e6),
-                                ("max_drift", 1, 10), ("controls", 1, 4096), ("bits", 0, 12), ("seed", 0, 2 ** 31 - 1)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name} must be in [{low:g}, {high:g}], got {value!r}", f"set {name} inside that range")
+        check_ranges(self, steps="[1, 100]", rounds="[1, 20]", margin="[0, 50]", most_change="[1e-9, 10]",
+                     ridge="[1e-9, 100]", ordinary_texts="[1, 4096]", ordinary_tokens="[4, 128]", namesakes="[0, 100]",
+                     namesake_weight="[0, 1e6]", retain_weight="[0, 1e6]", max_drift="[1, 10]", controls="[1, 4096]",
+                     bits="[0, 12]", seed="[0, 2147483647]")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> DepnConfig:

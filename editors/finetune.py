@@ -29,7 +29,7 @@ from editors.costs import RowSize, Work, estimate_of
 from editors.errors import ConfigError, Diverged
 from editors.facts import facts_of
 from editors.loading import LoadedModel
-from editors.options import config_from
+from editors.options import check_ranges, config_from
 from editors.patch import Dense, Patch
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
@@ -56,11 +56,8 @@ class FinetuneConfig:
     """Most tokens of one pass that keeps its activations. Range [16, 1048576]."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("bound", 1e-12, 10), ("learning_rate", 1e-12, 1), ("steps", 1, 500), ("stop_loss", 1e-9, 10),
-                                ("contexts", 0, 10), ("token_budget", 16, 1 << 20)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name} must be in [{low:g}, {high:g}], got {value!r}", f"set {name} inside that range")
+        check_ranges(self, bound="[1e-12, 10]", learning_rate="[1e-12, 1]", steps="[1, 500]", stop_loss="[1e-9, 10]",
+                     contexts="[0, 10]", token_budget="[16, 1048576]")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> FinetuneConfig:

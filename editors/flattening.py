@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from editors.errors import ConfigError
+from editors.options import check_ranges
 from editors.suffix import Chunk, SuffixRunner
 from editors.target_search import Landscapes, SearchConfig, TargetRow
 
@@ -42,9 +42,7 @@ class FlatteningConfig:
     teacher_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.replacement_weight <= 100:
-            raise ConfigError(f"replacement_weight must be in [0, 100], got {self.replacement_weight!r}",
-                              "set replacement_weight inside that range")
+        check_ranges(self, replacement_weight="[0, 100]")
 
 
 def flattened(logarithms: Tensor, label: int, rivals: Sequence[int]) -> Tensor:

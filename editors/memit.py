@@ -24,12 +24,11 @@ from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.corpus import default_corpus
 from editors.costs import estimate_of, work_of
 from editors.earlier import remembered
-from editors.errors import ConfigError
 from editors.factors import moment_factors
 from editors.facts import facts_of, ordinary_keys, with_shared_answers
 from editors.loading import LoadedModel
 from editors.moments import Corpus
-from editors.options import config_from
+from editors.options import check_ranges, config_from
 from editors.patch import Patch
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
@@ -61,13 +60,7 @@ class MemitConfig:
     """How targets are searched."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.covariance_weight <= 1e9:
-            raise ConfigError(f"covariance_weight must be in (0, 1e9], got {self.covariance_weight!r}",
-                              "set covariance_weight inside that range")
-        for name, low, high in (("contexts", 0, 10), ("preserve_weight", 0, 1e6), ("gain", 1e-9, 3)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} must be in [{low:g}, {high:g}], got {getattr(self, name)!r}",
-                                  f"set {name} inside that range")
+        check_ranges(self, covariance_weight="(0, 1e9]", contexts="[0, 10]", preserve_weight="[0, 1e6]", gain="[1e-9, 3]")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> MemitConfig:

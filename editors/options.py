@@ -58,3 +58,18 @@ def _check_type(method: str, name: str, value: Any, expected: Any) -> None:
     if not right:
         wanted = "a number" if expected is float else "a whole number"
         raise ConfigError(f"{method}.{name} must be {wanted}, got {value!r}", f"set {name} to {wanted}")
+
+
+def check_ranges(config: object, **ranges: str) -> None:
+    """Hold fields of a config to intervals as they are written: `steps="[1, 100]"`, `ridge="(0, 1e9]"`.
+
+    Raises:
+        ConfigError: a field lies outside its interval; the message names both.
+    """
+    for name, written in ranges.items():
+        value = getattr(config, name)
+        low, high = (float(bound) for bound in written[1:-1].split(","))
+        is_above = value >= low if written[0] == "[" else value > low
+        is_below = value <= high if written[-1] == "]" else value < high
+        if not (is_above and is_below):
+            raise ConfigError(f"{name} must be in {written}, got {value!r}", f"set {name} inside that range")

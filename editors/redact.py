@@ -30,14 +30,13 @@ from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.corpus import default_corpus
 from editors.costs import estimate_of, work_of
 from editors.earlier import remembered
-from editors.errors import ConfigError
 from editors.factors import moment_factors
 from editors.facts import Facts
 from editors.flattening import FlatteningConfig, flattening
 from editors.forget_aim import Aim, AimReading, summary_of
 from editors.loading import LoadedModel
 from editors.moments import Corpus
-from editors.options import config_from
+from editors.options import check_ranges, config_from
 from editors.patch import Patch, TensorEdit, applied
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
@@ -82,14 +81,8 @@ class RedactConfig:
     """How targets are searched; `kl_weight` is that of the person's public facts."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.covariance_weight <= 1e9:
-            raise ConfigError(f"covariance_weight must be in (0, 1e9], got {self.covariance_weight!r}",
-                              "set covariance_weight inside that range")
-        for name, low, high in (("contexts", 0, 10), ("others", 0, 12), ("others_weight", 0, 1e6), ("rounds", 1, 10),
-                                ("controls", 8, 4096), ("margin", 0, 10)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} must be in [{low:g}, {high:g}], got {getattr(self, name)!r}",
-                                  f"set {name} inside that range")
+        check_ranges(self, covariance_weight="(0, 1e9]", contexts="[0, 10]", others="[0, 12]", others_weight="[0, 1e6]",
+                     rounds="[1, 10]", controls="[8, 4096]", margin="[0, 10]")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> RedactConfig:

@@ -29,7 +29,7 @@ from editors.facts import facts_of
 from editors.keys import KeyReader
 from editors.loading import LoadedModel
 from editors.moments import Corpus
-from editors.options import config_from
+from editors.options import check_ranges, config_from
 from editors.patch import Patch
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
@@ -52,11 +52,7 @@ class RomeConfig:
     """How targets are searched."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.contexts <= 10:
-            raise ConfigError(f"contexts must be in [0, 10], got {self.contexts!r}", "set contexts inside that range")
-        if not 0 < self.covariance_weight <= 1e9:
-            raise ConfigError(f"covariance_weight must be in (0, 1e9], got {self.covariance_weight!r}",
-                              "set covariance_weight inside that range")
+        check_ranges(self, contexts="[0, 10]", covariance_weight="(0, 1e9]")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> RomeConfig:

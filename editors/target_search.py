@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from editors.contract import Progress, silent
-from editors.errors import ConfigError, Diverged
+from editors.errors import Diverged
 from editors.loading import LoadedModel
+from editors.options import check_ranges
 from editors.prefix import PASS_TOKENS
 from editors.suffix import CLEAN_TOKENS, Chunk, Row, SuffixRunner
 
@@ -63,13 +64,9 @@ class SearchConfig:
     Range [16, 1048576]. More is faster by little: products of 128 rows run at full speed on a CPU."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("steps", 1, 500), ("learning_rate", 1e-9, 10), ("clamp", 1e-9, 100), ("goal", 1e-12, 1),
-                                ("momentum", 0, 0.999),
-                                ("stop_loss", 1e-9, 10), ("kl_weight", 0, 100), ("decay", 0, 100),
-                                ("token_budget", 16, 1 << 20)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name} must be in [{low:g}, {high:g}], got {value!r}", f"set {name} inside that range")
+        check_ranges(self, steps="[1, 500]", learning_rate="[1e-9, 10]", clamp="[1e-9, 100]", goal="[1e-12, 1]",
+                     momentum="[0, 0.999]", stop_loss="[1e-9, 10]", kl_weight="[0, 100]", decay="[0, 100]",
+                     token_budget="[16, 1048576]")
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,14 @@ from torch import Tensor
 
 from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.corpus import default_corpus
-from editors.costs import RowSize, Work, estimate_of
+from editors.costs import gradient_estimate
 from editors.earlier import earlier_keys, remembered
 from editors.errors import ConfigError, Diverged
 from editors.facts import facts_of
 from editors.gradients import GradientReader, Reading
 from editors.loading import LoadedModel
 from editors.moments import Corpus, second_moments
-from editors.options import config_from
+from editors.options import check_ranges, config_from
 from editors.patch import Patch, TensorEdit, applied
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
@@ -78,12 +78,8 @@ class UltraEditConfig:
     """Most tokens of one pass. Range [16, 1048576]. Every token keeps its activations in all layers from the lowest on."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("passes", 1, 100), ("aim", -10, 9), ("enough", -10, 9), ("radius", 1e-9, 100),
-                                ("covariance_weight", 1e-9, 1e9), ("prior", 1, 1e9), ("contexts", 0, 10),
-                                ("token_budget", 16, 1 << 20)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} must be in [{low:g}, {high:g}], got {getattr(self, name)!r}",
-                                  f"set {name} inside that range")
+        check_ranges(self, passes="[1, 100]", aim="[-10, 9]", enough="[-10, 9]", radius="[1e-9, 100]",
+                     covariance_weight="[1e-9, 1e9]", prior="[1, 1e9]", contexts="[0, 10]", token_budget="[16, 1048576]")
         if self.enough > self.aim:
             raise ConfigError(f"enough must not be above aim, got {self.enough!r} and {self.aim!r}", "lower enough")
 
@@ -154,13 +150,8 @@ class UltraEdit:
 
     def estimate(self, ahead: Prospect) -> Estimate:
         """Bytes, FLOPs and seconds as if every pass were made; every token carries a gradient from the lowest module on."""
-        facts, scale = ahead.facts(self.config.position, self.config.contexts)
-        lengths = [max(target.row.reads) + 1 for target in facts.targets if target.labels]
-        reads = [len(target.row.reads) for target in facts.targets if target.labels]
-        search = tuple(RowSize(length, length, length, count, self.config.passes)
-                       for length, count in zip(lengths, reads, strict=True))
-        return estimate_of(ahead, Work((min(ahead.layers),), round(scale * facts.count), self.config.token_budget, search,
-                                       scale=scale))
+        chosen = self.config
+        return gradient_estimate(ahead, chosen.position, chosen.contexts, chosen.passes, chosen.token_budget)
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
              progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:

@@ -35,11 +35,12 @@ import torch
 from torch import Tensor
 
 from editors.contract import Location, NeuronSet, Progress, silent
-from editors.errors import ConfigError, IntegrityError
+from editors.errors import IntegrityError
 from editors.forget_request import ForgetRequest
 from editors.inner_scale import GRADIENT_TOKENS, Weighed, slopes
 from editors.loading import LoadedModel
 from editors.locate.neuron_evidence import write_neurons
+from editors.options import check_ranges
 from editors.secret_contrast import with_owners
 
 
@@ -63,11 +64,8 @@ class DetectorConfig:
     """Most tokens of one pass that keeps its activations. Range [16, 1048576]."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("points", 1, 200), ("baseline", 0, 1 - 1e-9), ("contrast", 0, 256), ("ratio", 1e-9, 1),
-                                ("mode", 1e-9, 1), ("neurons", 1, 10 ** 6), ("gradient_tokens", 16, 1 << 20)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} must be in [{low:g}, {high:g}], got {getattr(self, name)!r}",
-                                  f"set {name} inside that range")
+        check_ranges(self, points="[1, 200]", baseline="[0, 1)", contrast="[0, 256]", ratio="[1e-9, 1]", mode="[1e-9, 1]",
+                     neurons="[1, 1e6]", gradient_tokens="[16, 1048576]")
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def test_more_than_one_layer_is_refused(model: LoadedModel, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("option", "value", "message"), [
     ("bound", 0.0, r"finetune.bound must be in \[1e-12, 10\], got 0.0"),
-    ("stop_loss", 11, r"finetune.stop_loss must be in \[1e-09, 10\], got 11"),
+    ("stop_loss", 11, r"finetune.stop_loss must be in \[1e-9, 10\], got 11"),
     ("steps", 0.5, r"finetune.steps must be a whole number, got 0.5")])
 def test_an_option_outside_its_range_is_refused(option: str, value: float, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from editors.contract import Estimate, UpdateRequest
-from editors.errors import ArchitectureError, ConfigError
+from editors.errors import ConfigError
 from editors.gradients import Reading
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.moments import Corpus, corpus_of_texts, second_moments
@@ -124,22 +123,12 @@ def test_wanted_changes_reach_the_aim_to_first_order_inside_the_radius() -> None
     ("passes", 0, r"ultraedit.passes must be in \[1, 100\], got 0"),
     ("aim", 12.0, r"ultraedit.aim must be in \[-10, 9\], got 12.0"),
     ("enough", 4.0, "ultraedit.enough must not be above aim, got 4.0 and 3.0"),
-    ("radius", 0.0, r"ultraedit.radius must be in \[1e-09, 100\], got 0.0"),
-    ("prior", 0, r"ultraedit.prior must be in \[1, 1e\+09\], got 0"),
+    ("radius", 0.0, r"ultraedit.radius must be in \[1e-9, 100\], got 0.0"),
+    ("prior", 0, r"ultraedit.prior must be in \[1, 1e9\], got 0"),
     ("radios", 0.1, "use 'radius'")])
 def test_option_outside_its_range_is_refused(option: str, value: float, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         UltraEdit.from_options({option: value})
-
-
-def test_family_that_normalises_its_ffn_output_is_refused(tmp_path: Path) -> None:
-    from editors.anatomy import anatomy_of
-
-    anatomy = anatomy_of({"model_type": "gemma2", "num_hidden_layers": 4, "hidden_size": 8, "intermediate_size": 16,
-                          "vocab_size": 32})
-    model = SimpleNamespace(anatomy=anatomy, digest="x")
-    with pytest.raises(ArchitectureError, match="ultraedit cannot edit gemma2"):
-        UltraEdit().plan(model, SimpleNamespace(requests=(TOWER,), base_digest="x"), at(1), tmp_path)
 
 
 def test_estimate_grows_with_the_batch_and_the_passes(model: LoadedModel, tmp_path: Path) -> None:
