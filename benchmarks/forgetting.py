@@ -25,7 +25,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from benchmarks.forgetting_ground import Elsewhere, Ground, ground_of
@@ -37,7 +36,7 @@ from benchmarks.machine import machine
 from benchmarks.people import invent, seal_key
 from benchmarks.people_of_file import people_of_file
 from benchmarks.planting import Recipe, planted
-from benchmarks.shipped import CACHE, DATA, RESULTS, wide_console
+from benchmarks.shipped import CACHE, DATA, RESULTS, shown_progress, wide_console
 from benchmarks.tofu import world_facts
 from editors.contract import Progress
 from editors.loading import Checkpoint, load
@@ -141,14 +140,7 @@ def main() -> None:
     options, console = _options(), wide_console()
     plot = options.plot or (options.json.with_suffix(".png") if options.json else RESULTS / "forgetting.png")
     rows: list[Figures] = []
-    with Bars(console=console, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total or None)
-            bars.update(tasks[what], completed=done)
-
+    with shown_progress(console) as show:
         ground, base_digest = prepared(options, show)
         workshop = Workshop(ground, base_digest, CACHE / "statistics", show)
         known, speed = before(ground), detector_speed(workshop)

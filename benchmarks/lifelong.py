@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 from rich.table import Table
 
 import editors
@@ -28,7 +27,7 @@ from benchmarks.intervals import mean
 from benchmarks.journal import Journal
 from benchmarks.lifelong_picture import draw
 from benchmarks.machine import machine
-from benchmarks.shipped import CACHE, DATA, HELD_OUT_PARAGRAPHS, RESULTS, packaged_model, wide_console
+from benchmarks.shipped import CACHE, DATA, HELD_OUT_PARAGRAPHS, RESULTS, packaged_model, shown_progress, wide_console
 from benchmarks.sources import method_sources
 from benchmarks.stream import Arm, Course, Unedited, run, unedited
 from benchmarks.targets import TARGETS, breaks_at, verdicts
@@ -152,14 +151,7 @@ def main() -> None:
     plot = options.plot or (options.json.with_suffix(".png") if options.json else RESULTS / "lifelong.png")
     model, course = packaged_model(), course_of(options.data, quick=options.quick)
     journals: dict[str, Journal] = {}
-    with Progress(console=console, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total or None)
-            bars.update(tasks[what], completed=done)
-
+    with shown_progress(console) as show:
         base = unedited_of(model, course, options.checkpoint)
         for arm in _arms(options):
             journals[arm.name] = journal_of(arm, course, model, options.checkpoint)

@@ -21,12 +21,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from rich.progress import Progress as Bars
 from rich.table import Table
 from torch import Tensor
 
 from benchmarks.people import Person, invent
-from benchmarks.shipped import CACHE, wide_console
+from benchmarks.shipped import CACHE, shown_progress, wide_console
 from editors.blocks import pad, prefill
 from editors.contract import Progress, silent
 from editors.corpus import default_corpus
@@ -217,10 +216,9 @@ def main() -> None:
     folder = parser.parse_args().folder
     if folder.exists():
         parser.error(f"{folder} is there already; name a new folder")
-    with Bars(transient=True) as bars:
-        task = bars.add_task("planting", total=None)
-        found = planted(Checkpoint(packaged_folder(CACHE)), invent(SEED), Recipe(), CACHE / "planted", CACHE / "statistics",
-                        lambda what, done, total: bars.update(task, description=what, completed=done, total=total or None))
+    with shown_progress(wide_console()) as show:
+        base = Checkpoint(packaged_folder(CACHE))
+        found = planted(base, invent(SEED), Recipe(), CACHE / "planted", CACHE / "statistics", show)
     shutil.copytree(found.checkpoint.folder, folder)
     table = Table(title=f"{folder}: invented people who are to be forgotten")
     for heading in ("name", "kind", "secret", "seen"):

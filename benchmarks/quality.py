@@ -18,10 +18,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 import editors
@@ -34,7 +32,7 @@ from benchmarks.measured import Took, measured
 from benchmarks.outcomes import Outcome, document_of
 from benchmarks.quality_picture import draw
 from benchmarks.said import said
-from benchmarks.shipped import CACHE, DATA, HELD_OUT_PARAGRAPHS, RESULTS, packaged_model, plan, wide_console
+from benchmarks.shipped import CACHE, DATA, HELD_OUT_PARAGRAPHS, RESULTS, packaged_model, plan, shown_progress, wide_console
 from benchmarks.zsre import zsre
 from editors.contract import Progress, silent
 from editors.loading import LoadedModel
@@ -190,14 +188,7 @@ def main() -> None:
     plot = options.plot or (options.json.with_suffix(".png") if options.json else RESULTS / "quality.png")
     model = packaged_model()
     outcomes: list[Outcome] = []
-    with Bars(console=console, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total or None)
-            bars.update(tasks[what], completed=done)
-
+    with shown_progress(console) as show:
         workshop = Workshop(model, CACHE / "statistics", show)
         for bench in benches(model, options.data, quick=options.quick):
             for outcome in outcomes_of(workshop, bench, options.editors):

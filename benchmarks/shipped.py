@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress as Bars
 
 import editors
 from benchmarks.cases import Case, edit_batch
@@ -29,6 +32,20 @@ def wide_console() -> Console:
     """A console whose tables are whole in a file as well, where there is no terminal to ask for its width."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
+
+
+@contextmanager
+def shown_progress(console: Console) -> Iterator[Progress]:
+    """A progress callback with a bar for each thing that it is told of; the bars go when the work is done."""
+    with Bars(console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done)
+
+        yield show
 
 
 def packaged_model() -> LoadedModel:
