@@ -1,222 +1,24 @@
-"""The registry on a real MLflow with SQLite: what a version carries, how it serves, and that repeating changes nothing."""
+"""The registry on a real MLflow with SQLite: what a version carries, and that repeating changes nothing."""
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from editors.bake import bake
-from editors.contract import EditBatch, Location, UpdateRequest
-from editors.digest import digest_file
 from editors.errors import BaseNotFound, ConfigError, IntegrityError, ServiceError
 from editors.loading import Checkpoint
-from editors.patch import Dense, LowRank, Patch, Scale, edited_tensor, load_patch
-from tasks.manifest import BaseReference, Blob, Candidate, StackEntry, base_version, candidate_digest, version_of
-from tasks.register import find_version, mark_approval, mirror_promotion, prepare, register_candidate, resolve_model_uri
-from tasks.run_record import PURPOSES_WITH_TEXT, TEXT_FREE, Submission, metrics_of, write_files
+from editors.patch import load_patch
+from tasks.register import find_version, mark_approval, mirror_promotion, prepare, resolve_model_uri
 from tasks.tracking import ChannelTruth
-from tests.tiny import tiny_folder
-from validations.contract import Measurement, Measurements, Transcript, Verdict
+from tests.tasks.registry import CHANNEL, MODEL, NAME, ROOT, Registry, outside, submit
 
 pytestmark = pytest.mark.flow
-
-MODEL, CHANNEL = "tiny", "demo"
-NAME = f"{MODEL}.{CHANNEL}"
-DOWN = ("model.layers.0.mlp.down_proj.weight", "model.layers.1.mlp.down_proj.weight")
-ROOT = Path(__file__).resolve().parents[2]
-SECRET_WORDS = "Harbour Street"
-
-
-@dataclass(frozen=True)
-class Registry:
-    """One MLflow home, a base, and a stack of two edits on it."""
-
-    uri: str
-    artifacts: str
-    first: Submission
-    second: Submission
-    second_folder: Path
-    created: list[str]
-    """What two processes answered that created the database at once: the experiment's id."""
-
-    def register(self, submission: Submission):
-        return register_candidate(self.uri, self.artifacts, submission)
-
-    def version(self, number: int):
-        return self.client.get_model_version(NAME, str(number))
-
-    @property
-    def client(self):
-        import mlflow
-
-        return mlflow.MlflowClient(self.uri, registry_uri=self.uri)
-
-    @property
-    def aliases(self) -> dict[str, int]:
-        found = self.client.get_registered_model(NAME).aliases
-        return {alias: int(number) for alias, number in found.items()}
-
-
-CREATE = """
-import sys
-from tasks.register import prepare
-print(prepare(*sys.argv[1:]))
-"""
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    home = tmp_path_factory.mktemp("home")
-    uri, artifacts = f"sqlite:///{home}/mlflow/mlflow.db", (home / "artifacts").as_uri()
-    # two at once, as two commands begun together would
-    creators = [subprocess.Popen([sys.executable, "-c", CREATE, uri, artifacts], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-                for _ in range(2)]
-    base = Checkpoint(tiny_folder(home / "base"))
-    first, _ = submit(home / "1", base, ())
-    second, second_folder = submit(home / "2", base, first.patches)
-    created = [process.communicate(timeout=180)[0].strip() for process in creators]
-    return Registry(uri, artifacts, first, second, second_folder, created)
-
-
-def submit(folder: Path, base: Checkpoint, stack: tuple[Path, ...], seed: int = 0, passed: bool = True,
-           ) -> tuple[Submission, Path]:
-    """A submission of a random edit on top of `stack`, and the candidate's baked folder."""
-    parent = bake(base, [load_patch(patch) for patch in stack], folder / "parent")
-    patch = random_patch(parent, seed + len(stack))
-    digest = patch.save(folder / "patch")
-    baked = bake(parent, [patch], folder / "baked")
-    batch = EditBatch(purpose="update", base_digest=base.digest, parent_digest=parent.digest, requests=(UpdateRequest(
-        id="street", prompt="{} is in", subject="The bakery", target=SECRET_WORDS),))
-    entries = [StackEntry(document=blob(path / "patch.json"), tensors=blob(path / "patch.safetensors"),
-                          batch=blob(path / "patch.json"), purpose="update", method="memit", request_count=1)
-               for path in (*stack, folder / "patch")]
-    name = candidate_digest(base.digest, [entry.digest for entry in entries], baked.digest)
-    measurements = measure(parent, baked, batch)
-    verdict = Verdict(passed=passed, rules=(), policy="update", policy_digest="a" * 64, batch_digest=batch.digest,
-                      parent_digest=parent.digest, candidate_digest=baked.digest, measurements_digest=measurements.digest)
-    candidate = Candidate(
-        model=MODEL, version=version_of(name), digest=name, base=BaseReference(name="tiny-base", digest=base.digest),
-        parent=base_version(base.digest), stack=tuple(entries), checkpoint=baked.digest, files={}, policy="a" * 64,
-        verdict=Blob(sha256=verdict.digest, size_bytes=1), state="passed" if passed else "refused", channel=CHANNEL)
-    page, evidence = folder / "page.html", folder / "locate"
-    page.write_text("<p>page</p>")
-    evidence.mkdir()
-    (evidence / "trace.csv").write_text("layer,effect\n0,1\n")
-    assert digest == digest_file(folder / "patch" / "patch.json")
-    return Submission(candidate, base.folder, (*stack, folder / "patch"), batch,
-                      Location(layers=(0, 1), positions={"street": 3}, source="sheet"), {"covariance_weight": 1500},
-                      measurements, verdict, "ada", {"page.html": page, "locate": evidence}), baked.folder
-
-
-def random_patch(parent: Checkpoint, seed: int) -> Patch:
-    draw = torch.Generator().manual_seed(seed)
-    edits = tuple(LowRank(name, torch.randn(32, 2, generator=draw), torch.randn(2, 64, generator=draw)) for name in DOWN)
-    return Patch(edits, {"pre_image": {name: parent.tensor_digests[name] for name in DOWN}, "seed": seed})
-
-
-def measure(parent: Checkpoint, candidate: Checkpoint, batch: EditBatch) -> Measurements:
-    rows = [Measurement(request="street", probe="efficacy", metric="efficacy.prob_success", prompt="0" * 64, parent=before,
-                        candidate=after, n=n) for before, after, n in ((0.0, 1.0, 1), (0.5, 0.8, 3))]
-    rows.append(Measurement(request="-", probe="locality", metric="locality.kl", prompt="1" * 64, parent=None,
-                            candidate=float("nan")))
-    transcript = Transcript(request="street", role="edit", prompt="The bakery is in", expected=SECRET_WORDS, parent="a",
-                            candidate=SECRET_WORDS)
-    return Measurements(parent_digest=parent.digest, candidate_digest=candidate.digest, batch_digest=batch.digest,
-                        rows=tuple(rows), transcripts=(transcript,))
-
-
-def blob(path: Path) -> Blob:
-    return Blob(sha256=digest_file(path), size_bytes=path.stat().st_size)
-
-
-def outside(script: str, registry: Registry, folder: Path, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a script in a fresh process in an empty folder, the registry known by its address alone."""
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": registry.uri, "PYTHONPATH": path}
-    return subprocess.run([sys.executable, "-c", script, *arguments], cwd=folder, env=environment, text=True,
-                          capture_output=True, timeout=180, check=False)
-
-
-SERVE = """
-import json, sys, mlflow, torch
-served = mlflow.pyfunc.load_model(sys.argv[1], model_config=json.loads(sys.argv[2]))
-inner = served.unwrap_python_model()
-ids = inner.tokenizer("The Louvre is in", return_tensors="pt").input_ids
-torch.save(inner.model(ids).logits, "logits.pt")
-answers = [served.predict(["The Louvre is in", "Hi"], params=given) for given in ({"max_new_tokens": 3}, {"chat": True})]
-print(json.dumps({"answers": answers, "ours": sorted({"editors", "tasks", "validations"} & set(sys.modules))}))
-"""
-
-
-def test_a_version_serves_its_edits_in_a_fresh_process(registry: Registry, tmp_path: Path):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    registry.register(registry.first)
-    registry.register(registry.second)
-    done = outside(SERVE, registry, tmp_path, f"models:/{NAME}@candidate", "{}")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])
-    tokenizer = AutoTokenizer.from_pretrained(registry.second_folder)
-    model = AutoModelForCausalLM.from_pretrained(registry.second_folder)
-    ids = tokenizer("The Louvre is in", return_tensors="pt").input_ids
-    assert torch.equal(torch.load(tmp_path / "logits.pt"), model(ids).logits)
-    continuation = model.generate(ids, do_sample=False, max_new_tokens=3)[0, ids.shape[1]:]
-    assert report["answers"][0][0] == tokenizer.decode(continuation, skip_special_tokens=True)
-    assert len(report["answers"][1]) == 2
-    assert report["ours"] == []
-
-
-def test_another_base_is_refused_when_it_has_other_weights(registry: Registry, tmp_path: Path, monkeypatch):
-    import mlflow
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
-    uri = registry.register(registry.second).uri
-    other, same = tiny_folder(tmp_path / "other", seed=7), tiny_folder(tmp_path / "same")
-    with pytest.raises(ValueError, match="is not the tensor that patch"):
-        mlflow.pyfunc.load_model(uri, model_config={"base": str(other)})
-    with pytest.raises(FileNotFoundError, match=r"the base tiny-base is not at /gone .* \(suture pull --base tiny-base DIR\)"):
-        mlflow.pyfunc.load_model(uri, model_config={"base": "/gone"})
-    assert mlflow.pyfunc.load_model(uri, model_config={"base": str(same)}).predict(["Hi"], params={"max_new_tokens": 1})
-
-
-def test_an_altered_patch_is_not_served(registry: Registry, tmp_path: Path):
-    import shutil
-
-    from tasks.serving import apply_patch
-    from tests.tiny import tiny_model
-
-    model, digest = tiny_model(), registry.first.candidate.stack[0].digest
-    shutil.copytree(registry.first.patches[0], tmp_path / "patch")
-    apply_patch(model, tmp_path / "patch", digest)
-    weights = tmp_path / "patch" / "patch.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    with pytest.raises(ValueError, match=f"are not patch {digest}"):
-        apply_patch(tiny_model(), tmp_path / "patch", digest)
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_the_served_file_applies_patches_as_the_house_does(family: str, tmp_path: Path):
-    from tasks.serving import apply_patch
-    from tests.tiny import tiny_model
-
-    model, draw = tiny_model(family), torch.Generator().manual_seed(3)
-    name = DOWN[0] if family == "llama" else "transformer.h.0.mlp.c_proj.weight"
-    weight = model.get_parameter(name).data
-    rows, columns = weight.shape
-    patch = Patch((LowRank(name, torch.randn(rows, 2, generator=draw), torch.randn(2, columns, generator=draw)),
-                   Dense(name, torch.randn(rows, columns, generator=draw)),
-                   Scale(name, torch.tensor([3, 1]), torch.tensor([0.5, 2.0]), axis=1)))
-    expected = edited_tensor(name, weight.clone(), [patch])
-    apply_patch(model, tmp_path, patch.save(tmp_path))
-    assert torch.equal(model.get_parameter(name), expected)
 
 
 def test_registering_twice_gives_the_same_version(registry: Registry, capsys: pytest.CaptureFixture[str]):
@@ -227,24 +29,6 @@ def test_registering_twice_gives_the_same_version(registry: Registry, capsys: py
     tags = registry.version(made.number).tags
     assert tags["suture.digest"] == registry.first.candidate.digest
     assert (tags["approval"], tags["suture.verdict"], tags["suture.requester"]) == ("pending", "passed", "ada")
-
-
-def test_a_run_holds_numbers_and_files(registry: Registry, tmp_path: Path):
-    made = registry.register(registry.first)
-    run = registry.client.get_run(made.run_id)
-    assert run.data.metrics["efficacy.prob_success.parent"] == pytest.approx(0.375)
-    assert run.data.metrics["efficacy.prob_success.candidate"] == pytest.approx(0.85)
-    assert run.data.metrics["efficacy.prob_success.n"] == 4
-    assert "locality.kl.candidate" not in run.data.metrics
-    expected = {"method": "memit", "layers": "0,1", "option.covariance_weight": "1500", "stack": "1"}
-    assert expected.items() <= run.data.params.items()
-    folder = Path(registry.client.download_artifacts(made.run_id, "", str(tmp_path)))
-    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {"candidate.json", "locate/trace.csv", "measurements/measurements.csv", "measurements/transcripts.json",
-                     "page.html", "patch/patch.json", "patch/patch.safetensors", "requests.json", "verdict.json"}
-    assert load_patch(folder / "patch", registry.first.candidate.stack[-1].digest).parameters == DOWN
-    with (folder / "measurements" / "measurements.csv").open() as stream:
-        assert [row["candidate"] for row in csv.DictReader(stream)] == ["1.0", "0.8", "nan"]
 
 
 def test_what_the_gate_refused_never_becomes_candidate(registry: Registry, tmp_path: Path):
@@ -368,29 +152,6 @@ def test_a_name_of_another_line_is_refused(registry: Registry):
 def test_a_stack_of_other_patches_is_refused(registry: Registry):
     with pytest.raises(IntegrityError, match="the folders hold"):
         replace(registry.second, patches=registry.first.patches)
-
-
-def test_words_stay_out_where_the_purpose_is_about_people(registry: Registry, tmp_path: Path, monkeypatch):
-    def words_in(folder: Path) -> bool:
-        write_files(registry.first, folder)
-        return any(SECRET_WORDS.encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
-
-    assert words_in(tmp_path / "shown")
-    monkeypatch.setattr("tasks.run_record.PURPOSES_WITH_TEXT", PURPOSES_WITH_TEXT - {"update"})
-    monkeypatch.setattr("tasks.run_record.TEXT_FREE", frozenset())
-    assert not words_in(tmp_path / "kept")
-    assert not (tmp_path / "kept" / "page.html").exists()
-    monkeypatch.setattr("tasks.run_record.TEXT_FREE", TEXT_FREE)
-    page = registry.first.artefacts["page.html"]
-    write_files(replace(registry.first, artefacts={"certificate.html": page, "trace.png": page}), tmp_path / "free")
-    assert (tmp_path / "free" / "certificate.html").exists()
-    assert not (tmp_path / "free" / "trace.png").exists()
-
-
-def test_means_count_observations_and_skip_what_is_not_finite(registry: Registry):
-    means = metrics_of(registry.first.measurements)
-    assert means == pytest.approx({"efficacy.prob_success.parent": 0.375, "efficacy.prob_success.candidate": 0.85,
-                                   "efficacy.prob_success.n": 4.0, "locality.kl.n": 1.0})
 
 
 def test_nobody_at_the_server_is_said_at_once(tmp_path: Path):
