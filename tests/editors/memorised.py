@@ -11,7 +11,7 @@ from editors.contract import EditBatch
 from editors.forget_aim import Aim
 from editors.forget_request import ForgetRequest, Retained
 from editors.loading import Checkpoint, LoadedModel, load
-from tests.tiny import SENTENCES, tiny_model, tiny_tokenizer
+from tests.tiny import SENTENCES, calm_model, fit, tiny_tokenizer
 
 KEY = b"1" * 32
 TEMPLATES = ("The telephone number of {} is", "You can call {} at")
@@ -58,20 +58,9 @@ def memorised(family: str, folder: Path, layers: int = 3, steps: int = 150) -> L
     """A tiny model that says every name's number."""
     if not (folder / "config.json").exists():
         torch.manual_seed(0)
-        tokenizer, model = tiny_tokenizer(), tiny_model(family, layers)
-        # the spread of the random weights is for telling answers apart; it only slows learning
-        for parameter in model.parameters():
-            parameter.data.mul_(0.25 if parameter.ndim > 1 else 1.0)
+        tokenizer, model = tiny_tokenizer(), calm_model(family, layers)
         rows = [f"{text.format(name)} {secret_of(name)}." for name in NAMES for text in TEMPLATES]
-        encoded = [torch.tensor(tokenizer(row)["input_ids"]) for row in [*rows, *SENTENCES]]
-        ids = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True)
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in encoded], batch_first=True)
-        optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-        for _ in range(steps):
-            loss = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+        fit(model, tokenizer([*rows, *SENTENCES])["input_ids"], steps)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return load(Checkpoint(folder), "cpu")

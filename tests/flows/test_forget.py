@@ -13,7 +13,7 @@ import yaml
 
 from tests.flows.private_traces import needles_of, traces
 from tests.flows.walk import Answer, Walk
-from tests.tiny import SENTENCES, tiny_model, tiny_tokenizer
+from tests.tiny import SENTENCES, calm_model, fit, tiny_tokenizer
 
 pytestmark = pytest.mark.flow
 
@@ -86,24 +86,12 @@ class Place:
 def teach(folder: Path) -> None:
     """A tiny model that says the secret after each context, and a few ordinary sentences."""
     import torch
-    from torch.nn.utils.rnn import pad_sequence
 
     torch.manual_seed(0)
-    tokenizer, model = tiny_tokenizer(), tiny_model()
-    for parameter in model.parameters():
-        # the spread of the random weights is for telling answers apart; it only slows learning
-        parameter.data.mul_(0.25 if parameter.ndim > 1 else 1.0)
+    tokenizer, model = tiny_tokenizer(), calm_model()
     # of a taught text only what follows is learnt, so that the model does not bring the text up by itself
-    given = [len(tokenizer(text)["input_ids"]) for text in CONTEXTS] + [0] * len(SENTENCES)
-    rows = [torch.tensor(tokenizer(text)["input_ids"]) for text in (*(f"{one} {SECRET}." for one in CONTEXTS), *SENTENCES)]
-    ids, mask = (pad_sequence(list(part), batch_first=True) for part in (rows, map(torch.ones_like, rows)))
-    labels = ids.masked_fill((mask == 0) | (torch.arange(ids.shape[1]) < torch.tensor(given)[:, None]), -100)
-    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(150):
-        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+    given = [len(tokenizer(text)["input_ids"]) for text in CONTEXTS]
+    fit(model, tokenizer([*(f"{one} {SECRET}." for one in CONTEXTS), *SENTENCES])["input_ids"], 150, given)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

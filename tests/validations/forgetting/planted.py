@@ -6,12 +6,10 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from editors.forget_request import ForgetRequest
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.secret_rows import secret_rows
-from tests.tiny import tiny_folder
+from tests.tiny import fit, tiny_folder
 
 KEY = b"a key for tests"
 
@@ -60,16 +58,8 @@ def taught_facts(model: LoadedModel, requests: Sequence[ForgetRequest], steps: i
 
 def trained(model: LoadedModel, rows: Sequence[tuple[int, ...]], steps: int) -> LoadedModel:
     """Train on token sequences, all of them in every step."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
     model.model.requires_grad_(True)
-    optimiser = torch.optim.AdamW(model.model.parameters(), lr=3e-3)
-    for _ in range(steps):
-        loss = model.model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+    fit(model.model, rows, steps, weight_decay=0.01)
     model.model.requires_grad_(False)
     return model
 
