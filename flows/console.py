@@ -159,6 +159,8 @@ def show_rollback(answer: dict[str, Any]) -> None:
     out = _console()
     out.print(f"[bold green]Channel {answer['channel']} serves {answer['version']} again[/] (left: {answer['left']}). "
               f"Its {answer['files']} files have the digests they were published with.")
+    for warning in answer["warnings"]:
+        out.print(f"[bold yellow]warning[/] {_safe(warning)}")
     _next(out, answer["next"])
 
 

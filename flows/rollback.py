@@ -6,10 +6,13 @@ from typing import Any
 
 from prefect import flow
 
+from editors.errors import IntegrityError, NotFound
 from flows.answers import find_channel
 from flows.house import open_house
 from flows.settings import read_settings
 from flows.stages import move_back
+from tasks import channel as channels
+from tasks.store import Store
 
 
 @flow(name="rollback", persist_result=False)
@@ -28,5 +31,20 @@ def rollback(
         moved = move_back(name, channel, to, by, reason, house)
         return {"model": name, "channel": channel, "version": moved.to_version, "left": moved.from_version,
                 "sequence": moved.sequence, "manifest": moved.manifest, "files": len(moved.files),
+                "warnings": _warnings(house.store, name, moved.from_version, moved.to_version),
                 "digests": {file: blob.sha256 for file, blob in moved.files.items()},
                 "next": [f"suture history {channel}", f"suture pull {channel} ./model"]}
+
+
+def _warnings(store: Store, model: str, left: str | None, version: str) -> list[str]:
+    """What a person who rolled back must know: secrets that were withdrawn are told again."""
+    if left is None:
+        return []
+    try:
+        gone, kept = channels.read_version(store, model, left), channels.read_version(store, model, version)
+    except (NotFound, IntegrityError):
+        return [f"what {left} held beyond {version} cannot be read; look whether it withdrew secrets"]
+    withdrawn = sum(entry.request_count for entry in gone.stack
+                    if entry.purpose == "forget" and entry.digest not in kept.patch_digests)
+    requests = f"{withdrawn} request{'s' if withdrawn > 1 else ''} to forget"
+    return [f"{version} was made before {requests} that {left} carried out: it tells those secrets again"] if withdrawn else []

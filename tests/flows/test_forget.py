@@ -185,5 +185,13 @@ def test_every_door_shows_it_without_its_text(place: Place, edited: Answer) -> N
     assert "without it the model tells it again" in refused.document["message"]
 
 
+def test_going_back_past_it_warns_that_it_is_told_again(place: Place, edited: Answer) -> None:
+    back = place.run("rollback", "demo", "--reason", "a trial")
+    assert back.code == 0, back.errors
+    assert back.document["warnings"] == [
+        f"{back.document['version']} was made before 1 request to forget that {edited.document['version']} carried out: "
+        "it tells those secrets again"]
+
+
 def test_not_a_trace_of_it_was_written(place: Place, edited: Answer) -> None:
     assert place.traces() == []
