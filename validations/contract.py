@@ -12,6 +12,8 @@ from editors.digest import digest_document
 from editors.prompts import Role
 
 Severity = Literal["critical", "warning", "info"]
+Asked = Role | Literal["unsafe", "unseen_unsafe", "benign", "unseen_benign"]
+"""Which of a request's prompts was answered."""
 
 
 class Recorded(Frozen):
@@ -41,7 +43,7 @@ class Transcript(Frozen):
     """Before and after, as text: greedy answers to one prompt."""
 
     request: str
-    role: Role
+    role: Asked
     prompt: str
     expected: str | None
     parent: str
