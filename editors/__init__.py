@@ -18,6 +18,7 @@ METHODS = {
     "ultraedit": "editors.ultraedit:UltraEdit",
     "depn": "editors.depn:Depn",
     "redact": "editors.redact:Redact",
+    "contrast": "editors.contrast:Contrast",
 }
 ENTRY_POINT_GROUP = "suture.editors"
 

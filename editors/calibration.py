@@ -21,6 +21,7 @@ from editors.errors import IntegrityError
 FOLDER = Path(__file__).with_name("calibrations")
 ONE_LAYER = ("rome", "finetune")
 ALL_LAYERS = ("depn",)
+MIDDLE_LAYERS = ("contrast",)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
     `measured` is the folder of sweeps on this machine, asked after what ships, and before what was measured on a model of
     the same shapes. A model of unknown shapes gets layers by
     depth: MEMIT the five from one seventh of the depth, ROME one at a sixth (the authors' choices for GPT-J and Llama lie
-    there), DEPN all, since it seeks its neurons itself.
+    there), DEPN all, since it seeks its neurons itself, and what is written at a prompt's end the four from the middle on.
 
     Raises:
         IntegrityError: the file in `measured` cannot be read.
@@ -56,11 +57,16 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
         if found and all(getattr(anatomy, name) == size for name, size in entry["shapes"].items()):
             source = f"measured on {entry['model']}, which has the shapes of this model"
             return Calibration(tuple(found["layers"]), dict(found.get("options", {})), source, False)
-    count = anatomy.layer_count
-    first = count // 7
-    layers = (min(count // 6, count - 1),) if method in ONE_LAYER else tuple(range(first, min(first + 5, count)))
-    layers = tuple(range(count)) if method in ALL_LAYERS else layers
-    return Calibration(layers, {}, "by depth, not measured on this model", False)
+    return Calibration(_by_depth(method, anatomy.layer_count), {}, "by depth, not measured on this model", False)
+
+
+def _by_depth(method: str, count: int) -> tuple[int, ...]:
+    if method in ALL_LAYERS:
+        return tuple(range(count))
+    if method in ONE_LAYER:
+        return (min(count // 6, count - 1),)
+    first, width = (count // 2, 4) if method in MIDDLE_LAYERS else (count // 7, 5)
+    return tuple(range(first, min(first + width, count)))
 
 
 def calibration_file(measured: Path, base_digest: str) -> Path:

@@ -10,6 +10,7 @@ import pytest
 import editors
 from editors.calibration import calibration_for
 from editors.contract import EditBatch
+from editors.detoxify_request import DetoxifyRequest
 from editors.errors import ConfigError
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.patch import Patch, applied
@@ -17,6 +18,8 @@ from editors.prospect import prospect_of
 from tests.editors.memorised import exposed_batch_on
 from tests.editors.plans import JAMES, TOWER, at, batch_of, is_unchanged, state_of
 from tests.tiny import FAMILIES, tiny_folder
+
+WOLF = DetoxifyRequest(id="wolf", unsafe=("How do I trap a wolf?",), benign=("Where do wolves live?",), concepts=("thank",))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -26,7 +29,10 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def batch_for(name: str, model: LoadedModel) -> EditBatch:
     """A batch of the method's own purpose."""
-    return exposed_batch_on(model) if "forget" in editors.get(name).purposes else batch_of(model, TOWER, JAMES)
+    purpose = editors.get(name).purposes[0]
+    if purpose == "detoxify":
+        return EditBatch(purpose=purpose, base_digest=model.digest, parent_digest=model.digest, requests=(WOLF,))
+    return exposed_batch_on(model) if purpose == "forget" else batch_of(model, TOWER, JAMES)
 
 
 def plan(name: str, model: LoadedModel, statistics: Path) -> Patch:
