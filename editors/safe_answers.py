@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from editors.contract import EditBatch, Message, UpdateRequest
-from editors.detoxify_request import REFUSAL, DetoxifyRequest, Form
+from editors.detoxify_request import REFUSAL, Benign, DetoxifyRequest, Form, Unsafe
 from editors.errors import SheetError
 from editors.facts import KeyRow, Tokenized, ordinary_keys
 from editors.prompts import encode, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def safe_answers(batch: EditBatch) -> EditBatch:
@@ -40,6 +44,17 @@ def harmless_keys(model: Tokenized, batch: EditBatch) -> tuple[KeyRow, ...]:
     forms: set[Form] = {request.form for request in batch.detoxifies}
     ordinary = ordinary_keys(model, "prompt_last") if "chat" in forms else ()
     return tuple(replace(row, owner=owner) for owner, row in enumerate((*rows, *ordinary)))
+
+
+def longest(request: DetoxifyRequest, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the longest of its prompts with its answer, those never shown to the editor included.
+
+    Raises:
+        SheetError: it is a chat, and the tokenizer has no chat template.
+    """
+    prompts: tuple[Unsafe | Benign, ...] = (*request.unsafe, *request.unseen_unsafe, *request.benign, *request.unseen_benign)
+    asked = (question_of(request, request.id, one.prompt, one.answer or REFUSAL) for one in prompts)
+    return max((len(encode(render(one, tokenizer, "prompt_last"), tokenizer).ids) for one in asked), default=0)
 
 
 def _key(model: Tokenized, request: DetoxifyRequest, prompt: str) -> KeyRow:
