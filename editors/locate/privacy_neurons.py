@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -68,6 +69,15 @@ class DetectorConfig:
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} must be in [{low:g}, {high:g}], got {getattr(self, name)!r}",
                                   f"set {name} inside that range")
+
+
+@runtime_checkable
+class ScalesNeurons(Protocol):
+    """An editor that changes the neurons found, and says how they are to be found."""
+
+    @property
+    def detector(self) -> DetectorConfig:
+        """Its detector's options."""
 
 
 @dataclass(frozen=True)
