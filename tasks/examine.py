@@ -36,6 +36,14 @@ def unheld(order: Order, house: House) -> dict[str, bool]:
     return {request.id: request.id not in advantage | said for request in order.batch.forgets}
 
 
+def protocol(order: Order, house: House) -> str | None:
+    """The name of how secrets are tried, the later edit included; None where the order has none."""
+    from validations.forgetting.examination import settings_digest
+    from validations.forgetting.settings import ForgetSettings
+
+    return settings_digest(ForgetSettings(), later_edit(order, house).digest) if order.batch.forgets else None
+
+
 def examine(order: Order, checkpoint: Checkpoint, house: House) -> Examination:
     """Everything that one model is asked about the order's secrets."""
     from editors.loading import load
