@@ -71,9 +71,9 @@ def satisfied(order: Order, house: House) -> dict[str, bool]:
     return asker.satisfied(_shown(asker, Checkpoint(order.parent_folder), None, house))
 
 
-def asked(order: Order, house: House) -> str | None:
-    """Digest of what the purpose asks and how; None where it asks no more than every edit is asked."""
-    return ASKERS[order.batch.purpose](order, house).key("", None) if order.batch.purpose in ASKERS else None
+def asked(order: Order, house: House) -> str:
+    """Digest of what the purpose, one of `ASKERS`, asks and how."""
+    return ASKERS[order.batch.purpose](order, house).key("", None)
 
 
 def _shown(asker: Asker, checkpoint: Checkpoint, reference: Examination | None, house: House) -> Examination:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,20 @@ from tasks.records import Located, Order
 def locate(order: Order, house: House) -> Located:
     """Where the parent holds what the order is about; found again when it was located before.
 
+    Neurons are sought with the method's own detector. A method that needs none has them as evidence alone, by default
+    options, and a sheet that wants no evidence goes without.
+
     Raises:
         ConfigError: a layer of the sheet is not one of the model's.
         SheetError: a request has no such position.
     """
-    method = method_of(order, house)
+    from editors.locate.privacy_neurons import DetectorConfig, ScalesNeurons
+
+    method, detector = method_of(order, house), None
+    if order.batch.forgets and isinstance(method.editor, ScalesNeurons):
+        detector = method.editor.detector
+    elif order.batch.forgets and order.trace:
+        detector = DetectorConfig()
 
     def work(folder: Path) -> dict[str, Any]:
         from editors.loading import Checkpoint, load
@@ -26,14 +36,14 @@ def locate(order: Order, house: House) -> Located:
         from editors.locate import locate as find
 
         model = load(Checkpoint(order.parent_folder), house.device)
-        if order.batch.forgets:
-            found = find_neurons(model, order.batch, method.layers, order.layers, folder, house.progress)
+        if detector:
+            found = find_neurons(model, order.batch, method.layers, order.layers, folder, house.progress, detector)
             return found.model_dump(mode="json")
         given = (model, order.batch, method.layers, order.layers, method.position)
         location = find(*given, folder, house.progress) if order.trace else place(*given)
         return location.model_dump(mode="json")
 
     inputs = {"batch": order.batch.digest, "layers": order.layers, "calibrated": method.layers, "trace": order.trace,
-              "position": method.position}
+              "position": method.position, **({"detector": asdict(detector)} if detector else {})}
     done = house.workspace.run("locate-1", inputs, work)
     return Located(folder=done.folder, digest=done.digest, location=Location.model_validate(done.document))

@@ -9,7 +9,7 @@ from editors.contract import EditBatch, Evidence, Location, Progress, silent
 from editors.errors import ConfigError
 from editors.loading import LoadedModel
 from editors.locate.causal_trace import TraceConfig, TraceResult, trace
-from editors.locate.privacy_neurons import detect
+from editors.locate.privacy_neurons import DetectorConfig, detect
 from editors.locate.trace_picture import draw
 from editors.locate.trace_table import as_csv, cells, role_means, traced_peak
 from editors.prompts import PositionRule, encode, render
@@ -48,16 +48,17 @@ def locate(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[in
 
 
 def find_neurons(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],
-                 override_layers: Sequence[int] | None, folder: Path, progress: Progress = silent) -> Location:
+                 override_layers: Sequence[int] | None, folder: Path, progress: Progress = silent,
+                 config: DetectorConfig | None = None) -> Location:
     """The place of a batch that withdraws secrets: layers as they are chosen, and the neurons that raise the secrets, with
-    a table and a picture of them in `folder`. Neither holds a text.
+    a table and a picture of them in `folder`. Neither holds a text. `config`: how they are found; None: by default.
 
     Raises:
         ConfigError: a layer is not one of the model's, or there is none.
         SheetError: a secret does not have the form given; it is not quoted.
     """
     placed = place(model, batch, calibration_layers, override_layers, "auto")
-    found = detect(model, batch.forgets, folder=folder, progress=progress)
+    found = detect(model, batch.forgets, config, folder, progress)
     return placed.model_copy(update={"neurons": found.neurons, "evidence": found.evidence})
 
 
