@@ -20,7 +20,7 @@ from editors.errors import IntegrityError
 
 FOLDER = Path(__file__).with_name("calibrations")
 ONE_LAYER = ("rome", "finetune")
-ALL_LAYERS = ("depn", "promote_values")
+ALL_LAYERS = ("depn", "dinm", "promote_values")
 MIDDLE_LAYERS = ("contrast",)
 
 
