@@ -19,6 +19,8 @@ METHODS = {
     "depn": "editors.depn:Depn",
     "redact": "editors.redact:Redact",
     "contrast": "editors.contrast:Contrast",
+    "dinm": "editors.dinm:Dinm",
+    "promote_values": "editors.promote_values:PromoteValues",
 }
 ENTRY_POINT_GROUP = "suture.editors"
 

@@ -20,7 +20,7 @@ from editors.errors import IntegrityError
 
 FOLDER = Path(__file__).with_name("calibrations")
 ONE_LAYER = ("rome", "finetune")
-ALL_LAYERS = ("depn",)
+ALL_LAYERS = ("depn", "dinm", "promote_values")
 MIDDLE_LAYERS = ("contrast",)
 
 
@@ -43,7 +43,8 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
     `measured` is the folder of sweeps on this machine, asked after what ships, and before what was measured on a model of
     the same shapes. A model of unknown shapes gets layers by
     depth: MEMIT the five from one seventh of the depth, ROME one at a sixth (the authors' choices for GPT-J and Llama lie
-    there), DEPN all, since it seeks its neurons itself, and what is written at a prompt's end the four from the middle on.
+    there), methods that seek their layer or neurons themselves all, and what is written at a prompt's end the four from
+    the middle on.
 
     Raises:
         IntegrityError: the file in `measured` cannot be read.
