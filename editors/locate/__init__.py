@@ -9,6 +9,7 @@ from editors.contract import EditBatch, Evidence, Location, Progress, silent
 from editors.errors import ConfigError
 from editors.loading import LoadedModel
 from editors.locate.causal_trace import TraceConfig, TraceResult, trace
+from editors.locate.hidden_contrast import hidden_contrast, write_contrast
 from editors.locate.privacy_neurons import DetectorConfig, detect
 from editors.locate.trace_picture import draw
 from editors.locate.trace_table import as_csv, cells, role_means, traced_peak
@@ -60,6 +61,23 @@ def find_neurons(model: LoadedModel, batch: EditBatch, calibration_layers: Seque
     placed = place(model, batch, calibration_layers, override_layers, "auto")
     found = detect(model, batch.forgets, config, folder, progress)
     return placed.model_copy(update={"neurons": found.neurons, "evidence": found.evidence})
+
+
+def find_contrast(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],
+                  override_layers: Sequence[int] | None, folder: Path) -> Location:
+    """The place of a batch that detoxifies: layers as they are chosen, and where safe and own answers part, with a table and
+    a picture of it in `folder`. Where only concepts are promoted there is no such evidence.
+
+    Raises:
+        ConfigError: a layer is not one of the model's, or there is none.
+        SheetError: a request is a chat, and the model has no chat template.
+    """
+    placed = place(model, batch, calibration_layers, override_layers, "auto")
+    if not any(request.unsafe for request in batch.detoxifies):
+        return placed
+    found = hidden_contrast(model, batch)
+    evidence = write_contrast(found, found.peak(placed.layers), folder)
+    return placed.model_copy(update={"traced_peak": found.peak(range(len(found.contrast))), "evidence": evidence})
 
 
 def write_evidence(result: TraceResult, folder: Path, edit_layers: Sequence[int] = ()) -> tuple[Evidence, ...]:
