@@ -17,6 +17,7 @@ METHODS = {
     "natural": "editors.natural:Natural",
     "ultraedit": "editors.ultraedit:UltraEdit",
     "depn": "editors.depn:Depn",
+    "lsdm": "editors.lsdm:Lsdm",
     "redact": "editors.redact:Redact",
 }
 ENTRY_POINT_GROUP = "suture.editors"

@@ -19,7 +19,7 @@ from editors.anatomy import Anatomy
 from editors.errors import IntegrityError
 
 FOLDER = Path(__file__).with_name("calibrations")
-ONE_LAYER = ("rome", "finetune")
+ONE_LAYER = ("rome", "finetune", "lsdm")
 ALL_LAYERS = ("depn",)
 
 
@@ -42,7 +42,7 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
     `measured` is the folder of sweeps on this machine, asked after what ships, and before what was measured on a model of
     the same shapes. A model of unknown shapes gets layers by
     depth: MEMIT the five from one seventh of the depth, ROME one at a sixth (the authors' choices for GPT-J and Llama lie
-    there), DEPN all, since it seeks its neurons itself.
+    there), LSDM the same, DEPN all, since it seeks its neurons itself.
 
     Raises:
         IntegrityError: the file in `measured` cannot be read.

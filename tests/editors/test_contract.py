@@ -14,6 +14,7 @@ from editors.errors import ConfigError
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.patch import Patch, applied
 from editors.prospect import prospect_of
+from tests.editors.leaning import leaning_batch
 from tests.editors.memorised import exposed_batch_on
 from tests.editors.plans import JAMES, TOWER, at, batch_of, is_unchanged, state_of
 from tests.tiny import FAMILIES, tiny_folder
@@ -26,7 +27,8 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def batch_for(name: str, model: LoadedModel) -> EditBatch:
     """A batch of the method's own purpose."""
-    return exposed_batch_on(model) if "forget" in editors.get(name).purposes else batch_of(model, TOWER, JAMES)
+    makers = {"forget": exposed_batch_on, "debias": leaning_batch}
+    return makers.get(editors.get(name).purposes[0], lambda on: batch_of(on, TOWER, JAMES))(model)
 
 
 def plan(name: str, model: LoadedModel, statistics: Path) -> Patch:
