@@ -16,6 +16,7 @@ METHODS = {
     "finetune": "editors.finetune:Finetune",
     "natural": "editors.natural:Natural",
     "ultraedit": "editors.ultraedit:UltraEdit",
+    "dama": "editors.dama:Dama",
     "depn": "editors.depn:Depn",
     "lsdm": "editors.lsdm:Lsdm",
     "redact": "editors.redact:Redact",

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
 
 from editors.contract import EditBatch
 from editors.debias_request import DebiasRequest, Term
@@ -23,6 +27,10 @@ BEFORE = ("According to the report,", "In this case,", "The weather was mild, an
 """Texts of this house that a template can stand behind; none says a word about anybody."""
 
 
+LeaningToken = Literal["prompt_last", "term_last"]
+"""Whose state is looked at: that of the token before the group word, or of the term's last."""
+
+
 @dataclass(frozen=True)
 class Use:
     """A term in one template: the tokens up to the group word, and which of them ends the term."""
@@ -31,10 +39,13 @@ class Use:
     context: int
     """0 for the bare template, else which other text stands before."""
 
-    @property
-    def key_ids(self) -> tuple[int, ...]:
-        """Tokens up to and with the term's last."""
-        return self.encoded.ids[:self.encoded.anchor + 1]
+    def anchor(self, read_at: LeaningToken) -> int:
+        """Index of the token."""
+        return self.encoded.anchor if read_at == "term_last" else len(self.encoded.ids) - 1
+
+    def key_ids(self, read_at: LeaningToken = "term_last") -> tuple[int, ...]:
+        """Tokens up to and with that one."""
+        return self.encoded.ids[:self.anchor(read_at) + 1]
 
 
 def group_tokens(request: DebiasRequest, model: Tokenized) -> tuple[int, int]:
@@ -61,7 +72,7 @@ def uses(request: DebiasRequest, term: str, model: Tokenized, prefixes: int) -> 
         yield Use(encode(prompt, model.tokenizer), context)
 
 
-def leaning_facts(model: Tokenized, batch: EditBatch, prefixes: int) -> Facts:
+def leaning_facts(model: Tokenized, batch: EditBatch, prefixes: int, read_at: LeaningToken = "term_last") -> Facts:
     """One fact for each term of each request, in their order; a term named twice is one fact, and a term whose
     token opens the sequence is a fact of its own there: a first token's key is like no other.
 
@@ -78,11 +89,12 @@ def leaning_facts(model: Tokenized, batch: EditBatch, prefixes: int) -> Facts:
         labels = group_tokens(request, model)
         for term in request.terms:
             for use in uses(request, term.term, model, prefixes):
-                slot = (term.term, request.groups, use.encoded.anchor == 0)
+                anchor = use.anchor(read_at)
+                slot = (term.term, request.groups, anchor == 0)
                 owner = numbers.setdefault(slot, len(numbers))
                 owners.setdefault(owner, {})[request.id] = None
-                keys.setdefault(owner, {})[use.key_ids] = None
-                row = Row(use.encoded.ids, use.encoded.anchor, owner, (len(use.encoded.ids) - 1,))
+                keys.setdefault(owner, {})[use.key_ids(read_at)] = None
+                row = Row(use.encoded.ids, anchor, owner, (len(use.encoded.ids) - 1,))
                 rows[TargetRow(row, labels, use.context)] = None
     key_rows = tuple(KeyRow(ids, owner, 1 / len(found)) for owner, found in keys.items() for ids in found)
     return Facts(tuple(tuple(ids) for ids in owners.values()), key_rows, tuple(rows))
@@ -90,9 +102,22 @@ def leaning_facts(model: Tokenized, batch: EditBatch, prefixes: int) -> Facts:
 
 def definitional_keys(model: Tokenized, batch: EditBatch, prefixes: int) -> tuple[KeyRow, ...]:
     """Where terms that keep their group have the keys that an edit would change; one owner an occurrence."""
-    found = dict.fromkeys(use.key_ids for request in batch.debiases for term in kept_terms(request)
+    found = dict.fromkeys(use.key_ids() for request in batch.debiases for term in kept_terms(request)
                           for use in uses(request, term.term, model, prefixes))
     return tuple(KeyRow(ids, owner, 1.0) for owner, ids in enumerate(found))
+
+
+def factual_uses(model: Tokenized, batch: EditBatch, read_at: LeaningToken) -> tuple[tuple[KeyRow, ...], Tensor]:
+    """One owner for each definitional term whose factual score is known, and the scores (N, 1) float64."""
+    rows: list[KeyRow] = []
+    scores: list[float] = []
+    for request in batch.debiases:
+        for term in kept_terms(request):
+            if term.factual is not None:
+                found = dict.fromkeys(use.key_ids(read_at) for use in uses(request, term.term, model, 0))
+                rows += [KeyRow(ids, len(scores), 1 / len(found)) for ids in found]
+                scores.append(term.factual)
+    return tuple(rows), torch.tensor(scores, dtype=torch.float64)[:, None]
 
 
 def kept_terms(request: DebiasRequest) -> Sequence[Term]:
