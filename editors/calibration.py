@@ -19,9 +19,10 @@ from editors.anatomy import Anatomy
 from editors.errors import IntegrityError
 
 FOLDER = Path(__file__).with_name("calibrations")
-ONE_LAYER = ("rome", "finetune")
+ONE_LAYER = ("rome", "finetune", "lsdm")
 ALL_LAYERS = ("depn", "dinm", "promote_values")
 MIDDLE_LAYERS = ("contrast",)
+UPPER_LAYERS = ("dama",)
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
     `measured` is the folder of sweeps on this machine, asked after what ships, and before what was measured on a model of
     the same shapes. A model of unknown shapes gets layers by
     depth: MEMIT the five from one seventh of the depth, ROME one at a sixth (the authors' choices for GPT-J and Llama lie
-    there), methods that seek their layer or neurons themselves all, and what is written at a prompt's end the four from
-    the middle on.
+    there), LSDM the same, methods that seek their layer or neurons themselves all, what is written at a prompt's end the
+    four from the middle on, DAMA those above two thirds.
 
     Raises:
         IntegrityError: the file in `measured` cannot be read.
@@ -66,6 +67,9 @@ def _by_depth(method: str, count: int) -> tuple[int, ...]:
         return tuple(range(count))
     if method in ONE_LAYER:
         return (min(count // 6, count - 1),)
+    if method in UPPER_LAYERS:
+        # the authors' 21 to 29 of 32: the last quarter but for the very last
+        return tuple(range(2 * count // 3, max(count - 2, 2 * count // 3 + 1)))
     first, width = (count // 2, 4) if method in MIDDLE_LAYERS else (count // 7, 5)
     return tuple(range(first, min(first + width, count)))
 

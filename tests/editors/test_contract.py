@@ -15,6 +15,7 @@ from editors.errors import ConfigError
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.patch import Patch, applied
 from editors.prospect import prospect_of
+from tests.editors.leaning import leaning_batch
 from tests.editors.memorised import exposed_batch_on
 from tests.editors.plans import JAMES, TOWER, at, batch_of, is_unchanged, state_of
 from tests.tiny import FAMILIES, tiny_folder
@@ -27,12 +28,15 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return load(Checkpoint(tiny_folder(tmp_path_factory.mktemp("model"), request.param, layers=4)))
 
 
+def helpful_batch(model: LoadedModel) -> EditBatch:
+    """What a model is no longer to help with."""
+    return EditBatch(purpose="detoxify", base_digest=model.digest, parent_digest=model.digest, requests=(WOLF,))
+
+
 def batch_for(name: str, model: LoadedModel) -> EditBatch:
     """A batch of the method's own purpose."""
-    purpose = editors.get(name).purposes[0]
-    if purpose == "detoxify":
-        return EditBatch(purpose=purpose, base_digest=model.digest, parent_digest=model.digest, requests=(WOLF,))
-    return exposed_batch_on(model) if purpose == "forget" else batch_of(model, TOWER, JAMES)
+    makers = {"forget": exposed_batch_on, "debias": leaning_batch, "detoxify": helpful_batch}
+    return makers.get(editors.get(name).purposes[0], lambda on: batch_of(on, TOWER, JAMES))(model)
 
 
 def plan(name: str, model: LoadedModel, statistics: Path) -> Patch:
