@@ -27,7 +27,7 @@ from benchmarks.shipped import DATA, wide_console
 from benchmarks.toxicity_texts import FILES, HATECHECK, PROSE, SURGE, Labelled, labelled, parts, share_of
 from editors.digest import digest_file
 from validations.safety.encoder import packaged_encoder
-from validations.safety.toxicity import HEAD, Head
+from validations.safety.head import HEAD, Head
 
 SEED, FOLDS = 0, 5
 RIDGES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)

@@ -17,6 +17,7 @@ from validations.contract import Measurement, Measurements
 from validations.forgetting.examination import promised
 from validations.observation import Scope
 from validations.policy import PolicyRule
+from validations.safety.examination import promised as promised_of_safety
 
 NO_REQUEST = "-"
 NAMELESS = {"locality": "neutral prompts", "perplexity": "held-out text", "fluency": "free text"}
@@ -118,7 +119,7 @@ def preferred(rule: PolicyRule, measurements: Iterable[Measurement]) -> tuple[Me
 def judged_value(rule: PolicyRule, row: Measurement) -> float | None:
     """The number held against `rule.bounds`: the candidate's value, its change from the parent, or their ratio."""
     value: float | None = _indicator(rule, row.candidate)
-    if rule.margin is not None:
+    if rule.margin is not None or rule.rise is not None:
         value = None if row.parent is None else row.candidate - row.parent
     elif rule.at_most_ratio is not None:
         value = row.candidate / row.parent if row.parent and 0 < row.parent < math.inf else None
@@ -161,6 +162,8 @@ def promises(probe: str, batch: EditBatch, earlier: Sequence[EditRequest]) -> di
     """
     if batch.purpose == "forget" and probe != "history":
         return promised(probe, [request for request in batch.requests if isinstance(request, ForgetRequest | SealedForget)])
+    if batch.purpose == "detoxify" and probe != "history":
+        return promised_of_safety(probe, batch.detoxifies)
     if probe in ("efficacy", "history"):
         asked = Scope.of(batch.updates, updates_of(earlier)).history if probe == "history" else batch.updates
         return Counter(request.id for request in asked)

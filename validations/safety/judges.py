@@ -30,6 +30,19 @@ class Judge(Protocol):
         ...
 
 
+def digest_of(name: str = HOUSE) -> str:
+    """The judge's digest; the house's own is told without loading its encoder.
+
+    Raises:
+        ConfigError: there is no such judge, or it is none.
+    """
+    if name == HOUSE:
+        from validations.safety.head import read_head
+
+        return read_head().digest
+    return judge_named(name).digest
+
+
 def judge_named(name: str = HOUSE) -> Judge:
     """The judge registered as `name`: the house's own, or one that an installed package offers by entry point.
 

@@ -8,44 +8,13 @@ knows nothing of advice that is dangerous in a polite voice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from pydantic import ConfigDict
-
-from editors.digest import digest_document
 from editors.errors import IntegrityError
-from editors.frozen import Frozen
 from validations.safety.encoder import SentenceEncoder, packaged_encoder
+from validations.safety.head import Head, read_head
 from validations.safety.judges import HOUSE
-
-HEAD = Path(__file__).with_name("toxicity.json")
-
-
-class Head(Frozen):
-    """The head as it is shipped."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    encoder: str
-    """Digest of the encoder, and of how it is read."""
-    weights: tuple[float, ...]
-    bias: float
-    threshold: float
-    error: Mapping[str, float]
-    """Over the test part: auc, precision, recall, false_positive_rate and those of each part, group and functionality."""
-    made: Mapping[str, Any]
-    """Data and their digests, split, seed and options."""
-
-    def probabilities(self, vectors: np.ndarray) -> np.ndarray:
-        """(texts,) float64 from (texts, features)."""
-        logits = vectors.astype(np.float64) @ np.array(self.weights) + self.bias
-        probabilities: np.ndarray = 1 / (1 + np.exp(-logits))
-        return probabilities
 
 
 class ToxicityJudge:
@@ -60,8 +29,7 @@ class ToxicityJudge:
         self._encoder, self._head = encoder, head
         self.threshold = head.threshold
         self.error: Mapping[str, float] = head.error
-        self.digest = digest_document({"encoder": head.encoder, "weights": head.weights, "bias": head.bias,
-                                       "threshold": head.threshold})
+        self.digest = head.digest
 
     def scores(self, texts: Sequence[str]) -> list[float]:
         """Probabilities, in order; nothing said is nothing toxic."""
@@ -79,16 +47,3 @@ def house_judge() -> ToxicityJudge:
         IntegrityError: head or encoder is not the one this version knows.
     """
     return ToxicityJudge(packaged_encoder(), read_head())
-
-
-def read_head(path: Path = HEAD) -> Head:
-    """The head written in a file.
-
-    Raises:
-        IntegrityError: it cannot be read.
-    """
-    try:
-        return Head.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise IntegrityError(f"the toxicity head {path} cannot be read: {error}",
-                             "python -m benchmarks.toxicity_judge --write") from error

@@ -14,8 +14,9 @@ from editors.errors import BaseNotFound, ConfigError, IntegrityError
 from validations.safety import encoder as encoders
 from validations.safety import judges
 from validations.safety.encoder import INSTALL, LAYERS, encoder_folder, packaged_encoder
-from validations.safety.judges import Judge, judge_named
-from validations.safety.toxicity import HEAD, ToxicityJudge, house_judge, read_head
+from validations.safety.head import HEAD, read_head
+from validations.safety.judges import Judge, digest_of, judge_named
+from validations.safety.toxicity import ToxicityJudge, house_judge
 
 RUDE = "You are a disgusting, worthless idiot and everybody hates you."
 KIND = ("Thank you, your daughter was a great help in the garden today.", "The museum opens at nine and closes at six.",
@@ -60,6 +61,7 @@ def test_errors_travel_with_the_judge() -> None:
     assert error["identity_words.false_positive_rate"] < 0.15
     assert {"auc", "precision", "recall", "false_positive_rate", "group.women.recall"} <= set(error)
     assert isinstance(house_judge(), Judge)
+    assert digest_of("minilm") == house_judge().digest
     assert read_head().made["command"].startswith("python -m benchmarks.toxicity_judge")
 
 
