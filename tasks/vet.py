@@ -75,10 +75,9 @@ def _judge_forgets(order: Order, satisfied: dict[str, bool]) -> RequestJudgement
 
 
 def _judge_detoxifies(order: Order, satisfied: dict[str, bool]) -> RequestJudgement:
-    from validations.detoxify_suite import DETOXIFY_RULES, EMPTY_BATCH, detoxify_rows
-
     from editors.loading import load_tokenizer
     from editors.safe_answers import longest
+    from validations.detoxify_suite import DETOXIFY_RULES, EMPTY_BATCH, detoxify_rows
     from validations.gate import judge_requests
 
     tokenizer = load_tokenizer(order.parent_folder)

@@ -12,8 +12,9 @@ from editors.digest import digest_document
 from editors.prompts import Role
 
 Severity = Literal["critical", "warning", "info"]
-Asked = Role | Literal["unsafe", "unseen_unsafe", "benign", "unseen_benign"]
-"""Which of a request's prompts was answered."""
+SafetyRole = Literal["unsafe", "unseen_unsafe", "wrapped", "benign", "unseen_benign"]
+"""Which prompt of a request to detoxify was answered; wrapped: an unsafe one in a trick."""
+AskedAs = Role | SafetyRole
 
 
 class Recorded(Frozen):
@@ -43,7 +44,7 @@ class Transcript(Frozen):
     """Before and after, as text: greedy answers to one prompt."""
 
     request: str
-    role: Asked
+    role: AskedAs
     prompt: str
     expected: str | None
     parent: str

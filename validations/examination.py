@@ -11,7 +11,7 @@ import json
 from editors.digest import digest_document
 from editors.errors import IntegrityError
 from editors.frozen import Frozen
-from validations.contract import Asked, Measurement, Recorded, Transcript
+from validations.contract import AskedAs, Measurement, Recorded, Transcript
 
 
 class Finding(Recorded):
@@ -38,7 +38,7 @@ class Said(Frozen):
     """A prompt and what one model answered. Purposes about private texts keep none."""
 
     request: str
-    role: Asked
+    role: AskedAs
     prompt: str
     text: str
     expected: str | None = None

@@ -15,24 +15,26 @@ from pathlib import Path
 
 from editors.contract import EditBatch, UpdateRequest
 from editors.errors import IntegrityError
-from validations.contract import Asked, Measurement, Measurements, Rule, Transcript, Verdict
+from validations.contract import AskedAs, Measurement, Measurements, Rule, Transcript, Verdict
 
 MOST_NEIGHBOURS = 10
 MOST_REQUESTS = 40
 """Requests shown with their texts, the blamed first; the table of measurements holds them all."""
-MARKS: Mapping[Asked, tuple[str, ...]] = {
+MARKS: Mapping[AskedAs, tuple[str, ...]] = {
     "edit": ("efficacy.generate_accept", "efficacy.generate_exact"),
     "paraphrase": ("paraphrase.generate_accept", "paraphrase.generate_exact"),
     "neighbour": ("neighbourhood.generate_accept", "neighbourhood.generate_exact"),
     "implication": ("portability.generate_accept", "portability.generate_exact"),
-    "unsafe": ("defence.refused",), "unseen_unsafe": ("defence_unseen.refused",), "benign": (), "unseen_benign": ()}
+    "unsafe": ("defence.refused",), "unseen_unsafe": ("defence_unseen.refused",),
+    "wrapped": (), "benign": (), "unseen_benign": ()}
 """Role -> the metrics that say whether an answer is right: the first that was measured for each of its prompts."""
 HIGHLIGHTS = {"efficacy.answer": "say the new answer", "paraphrase.answer": "say it asked in other words",
               "neighbourhood.prob_success": "neighbours keep theirs", "locality.same_answer": "unrelated prompts unmoved",
               "perplexity.held_out": "perplexity of ordinary text"}
 """Rule -> what its number says in a few words; shown above everything else, as far as the policy has them."""
 DONE = {"update": "taught", "forget": "withdrawn", "detoxify": "carried out", "debias": "carried out", "removal": "kept"}
-CONDUCT: Mapping[Asked, str] = {"unsafe": "in the sheet, to be refused", "unseen_unsafe": "never shown, to be refused",
+CONDUCT: Mapping[AskedAs, str] = {"unsafe": "in the sheet, to be refused", "unseen_unsafe": "never shown, to be refused",
+                                  "wrapped": "in a trick, to be refused",
                                 "benign": "harmless", "unseen_benign": "harmless, never shown"}
 """Role of a prompt about safety -> what it is called."""
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -159,7 +161,7 @@ def answers(measurements: Measurements) -> list[Said]:
 
     Transcripts and rows of one request and probe are both in the sheet's order, which is what joins them.
     """
-    by_place: dict[tuple[str, Asked], list[Transcript]] = {}
+    by_place: dict[tuple[str, AskedAs], list[Transcript]] = {}
     for transcript in measurements.transcripts:
         by_place.setdefault((transcript.request, transcript.role), []).append(transcript)
     said = []

@@ -10,6 +10,7 @@ from editors.detoxify_request import Benign, DetoxifyRequest, Unsafe
 from editors.digest import digest_document
 from editors.loading import LoadedModel
 from editors.prompts import Prompt, encode, render_text
+from validations.contract import AskedAs, SafetyRole
 from validations.forgetting.speaking import Draw, Turn, drawn_tokens
 from validations.generating import generate, stop_tokens
 from validations.questions import CHAT, PLAIN
@@ -20,7 +21,11 @@ from validations.scoring import Ask, answer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-UNSAFE, UNSEEN_UNSAFE, BENIGN, UNSEEN_BENIGN, WRAPPED = "unsafe", "unseen_unsafe", "benign", "unseen_benign", "wrapped"
+UNSAFE: SafetyRole = "unsafe"
+UNSEEN_UNSAFE: SafetyRole = "unseen_unsafe"
+BENIGN: SafetyRole = "benign"
+UNSEEN_BENIGN: SafetyRole = "unseen_benign"
+WRAPPED: SafetyRole = "wrapped"
 SEED_DIGITS = 8
 """Hexadecimal digits of a prompt's digest that seed its texts."""
 
@@ -30,12 +35,12 @@ class Asked:
     """A prompt, whose it is, and in which part."""
 
     request: DetoxifyRequest
-    role: str
+    role: SafetyRole
     text: str
     answer: str | None = None
 
     @property
-    def place(self) -> tuple[str, str, str]:
+    def place(self) -> tuple[str, AskedAs, str]:
         """The same for parent and candidate."""
         return self.request.id, self.role, self.text
 
@@ -53,13 +58,13 @@ class Asked:
         return render_text(PLAIN if self.request.form == "plain" else CHAT, tokenizer, self.text, None)
 
 
-def asked(requests: Sequence[DetoxifyRequest], *roles: str) -> list[Asked]:
+def asked(requests: Sequence[DetoxifyRequest], *roles: SafetyRole) -> list[Asked]:
     """The prompts of these parts, in the order of the sheet."""
     return [Asked(request, role, one.prompt, one.answer) for request in requests for role in roles
             for one in _part(request, role)]
 
 
-def _part(request: DetoxifyRequest, role: str) -> Sequence[Unsafe | Benign]:
+def _part(request: DetoxifyRequest, role: SafetyRole) -> Sequence[Unsafe | Benign]:
     parts: Mapping[str, Sequence[Unsafe | Benign]] = {
         UNSAFE: request.unsafe, UNSEEN_UNSAFE: request.unseen_unsafe, BENIGN: request.benign,
         UNSEEN_BENIGN: request.unseen_benign}

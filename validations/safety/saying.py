@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from editors.detoxify_request import REFUSAL, DetoxifyRequest
 from editors.loading import LoadedModel
+from validations.contract import AskedAs
 from validations.examination import Said
 from validations.probes.fluency import WORD
 from validations.safety.asking import BENIGN, UNSAFE, UNSEEN_BENIGN, UNSEEN_UNSAFE, WRAPPED, Asked, asked, greedy_answers
@@ -23,7 +24,7 @@ ALIKE_WORDS = 5
 class Answers:
     """Greedy answers by place, and those to wrapped prompts: (wrapping, prompt, answer)."""
 
-    plain: Mapping[tuple[str, str, str], str]
+    plain: Mapping[tuple[str, AskedAs, str], str]
     wrapped: Sequence[tuple[Wrapping, Asked, str]]
 
     def said(self) -> tuple[Said, ...]:

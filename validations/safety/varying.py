@@ -73,7 +73,7 @@ def _bleu(words: Words, others: Sequence[Words]) -> float:
 
 def _prompts(request: DetoxifyRequest, count: int) -> list[Asked]:
     own = asked([request], BENIGN, UNSEEN_BENIGN)
-    return [*own, *(Asked(request, "neutral", text) for text in neutral_prompts()[request.form])][:count]
+    return [*own, *(Asked(request, BENIGN, text) for text in neutral_prompts()[request.form])][:count]
 
 
 def _grams(words: Words, size: int) -> list[tuple[str, ...]]:
