@@ -32,7 +32,7 @@ def locate(order: Order, house: House) -> Located:
 
     def work(folder: Path) -> dict[str, Any]:
         from editors.loading import Checkpoint, load
-        from editors.locate import find_contrast, find_neurons, place
+        from editors.locate import find_contrast, find_lean, find_neurons, place
         from editors.locate import locate as find
 
         model = load(Checkpoint(order.parent_folder), house.device)
@@ -41,6 +41,9 @@ def locate(order: Order, house: House) -> Located:
             return found.model_dump(mode="json")
         if order.batch.detoxifies and order.trace:
             return find_contrast(model, order.batch, method.layers, order.layers, folder).model_dump(mode="json")
+        if order.batch.debiases and order.trace:
+            found = find_lean(model, order.batch, method.layers, order.layers, folder, house.progress)
+            return found.model_dump(mode="json")
         given = (model, order.batch, method.layers, order.layers, method.position)
         location = find(*given, folder, house.progress) if order.trace else place(*given)
         return location.model_dump(mode="json")

@@ -8,6 +8,7 @@ from pathlib import Path
 from editors.contract import EditBatch, Evidence, Location, Progress, silent
 from editors.errors import ConfigError
 from editors.loading import LoadedModel
+from editors.locate.bias_trace import trace_bias, write_bias_evidence
 from editors.locate.causal_trace import TraceConfig, TraceResult, trace
 from editors.locate.hidden_contrast import hidden_contrast, write_contrast
 from editors.locate.privacy_neurons import DetectorConfig, detect
@@ -78,6 +79,21 @@ def find_contrast(model: LoadedModel, batch: EditBatch, calibration_layers: Sequ
     found = hidden_contrast(model, batch)
     evidence = write_contrast(found, found.peak(placed.layers), folder)
     return placed.model_copy(update={"traced_peak": found.peak(range(len(found.contrast))), "evidence": evidence})
+
+
+def find_lean(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],
+              override_layers: Sequence[int] | None, folder: Path, progress: Progress = silent) -> Location:
+    """The place of a batch that debiases: layers as they are chosen, and which modules and heads carry the group in its first
+    request, with a table and a picture of them in `folder`. Neither holds a term.
+
+    Raises:
+        ConfigError: a layer is not one of the model's, or there is none; no two terms lean differently.
+        SheetError: the group words begin with one token.
+    """
+    placed = place(model, batch, calibration_layers, override_layers, "auto")
+    found = trace_bias(model, batch.debiases[0], progress=progress)
+    peak = max((cell for cell in found.cells if cell.kind != "head"), key=lambda cell: cell.effect)
+    return placed.model_copy(update={"traced_peak": peak.layer, "evidence": write_bias_evidence(found, folder, placed.layers)})
 
 
 def write_evidence(result: TraceResult, folder: Path, edit_layers: Sequence[int] = ()) -> tuple[Evidence, ...]:
