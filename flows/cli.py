@@ -78,6 +78,29 @@ def edit(
 
 
 @app.command()
+def inbox(
+    place: Annotated[str, typer.Argument(metavar="FOLDER_OR_PREFIX", help="A folder, or s3://bucket/prefix.")],
+    once: Annotated[bool, typer.Option("--once", help="Carry out what waits now, and end. Default: go on looking.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.")] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Carry out the sheets that are dropped into a folder or under a prefix, each exactly once, by any number of workers.
+
+    A sheet moves to `done` or `refused` with its answer beside it. What a worker that died had begun is taken up again. With
+    `--json`, one line a run. Exit code of `--once`: 0 when all are done, 3 when one was refused, 2 when one had to be left.
+
+    Example: `suture inbox ./inbox --once`
+    """
+    with answering(as_json) as settings:
+        from flows import run
+
+        for answer in run.inbox(settings, place, None if once else every, quiet=as_json):
+            _print(answer, console.show_inbox, as_json)
+            if once and (answer["left"] or answer["refused"]):
+                raise typer.Exit(2 if answer["left"] else 3)
+
+
+@app.command()
 def locate(sheet: SheetArgument, as_json: JsonOption = False) -> None:
     """Show where the model holds what a sheet is about: causal tracing over layers, as a table and a picture.
 

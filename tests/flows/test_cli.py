@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 
 HEAVY = ("torch", "transformers", "mlflow", "great_expectations", "prefect", "boto3", "pandas", "matplotlib", "numpy", "gguf")
-COMMANDS = ("edit", "locate", "measure", "warm", "calibrate", "approve", "promote", "rollback", "remove", "pull",
+COMMANDS = ("edit", "inbox", "locate", "measure", "warm", "calibrate", "approve", "promote", "rollback", "remove", "pull",
             "history", "show")
 
 
