@@ -173,16 +173,6 @@ def show_pulled(answer: dict[str, Any]) -> None:
               f"print(pipeline('text-generation', '{answer['folder']}')('Hello'))\"[/]")
 
 
-def show_inbox(answer: dict[str, Any]) -> None:
-    """A line for each sheet."""
-    out = _console()
-    for name, mark in (("done", "[green]done[/]"), ("refused", "[bold red]refused[/]"), ("left", "[yellow]left[/]")):
-        for one in answer[name]:
-            out.print(f"{mark} {_safe(one['sheet'])}", _safe(" ".join(str(one[part]) for part in ("version", "state", "reason")
-                                                                       if one.get(part))))
-    _next(out, answer["next"])
-
-
 def show_history(answer: dict[str, Any]) -> None:
     """The ledger of a channel, oldest first."""
     from rich.table import Table

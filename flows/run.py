@@ -105,6 +105,19 @@ def rollback(settings: Settings, channel: str, to: str | None, by: str, reason: 
         return flow(channel, to, by, reason, model)
 
 
+def verify(settings: Settings, channel: str, model: str | None, policy: str | None, *, quiet: bool) -> dict[str, Any]:
+    """Run `flows.verify.verify`; an alarm's report is an answer, too."""
+    from tasks.verify import DriftAlarm
+
+    with _ready(settings, quiet=quiet, model=True):
+        from flows.verify import verify as flow
+
+        try:
+            return flow(channel, model, policy)
+        except DriftAlarm as alarm:
+            return alarm.answer
+
+
 @contextmanager
 def _shown(quiet: bool) -> Iterator[Reporter]:
     reporter: Reporter = LogReporter() if quiet or not sys.stderr.isatty() else TerminalReporter()
