@@ -253,7 +253,7 @@ def show(version: VersionArgument, as_json: JsonOption = False) -> None:
         _print(release.show(settings, version), console.show_version, as_json)
 
 
-for command in (cli_rounds.inbox, cli_rounds.verify):
+for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve):
     app.command()(command)
 
 

@@ -52,3 +52,21 @@ def verify(
         print_answer(answer, console_rounds.show_verified, as_json)
         if not answer["sound"]:
             raise typer.Exit(6)
+
+
+def serve(
+    inbox: Annotated[str | None, typer.Option("--inbox", help="A folder or s3://bucket/prefix to look into.")] = None,
+    every: Annotated[float, typer.Option("--every", min=1, help="Seconds between two looks.")] = 60.0,
+    verify: Annotated[list[str] | None, typer.Option("--verify", help="A channel to verify every night.")] = None,
+) -> None:
+    """Serve every flow as a Prefect deployment from this one process, for a machine that needs no work pools.
+
+    Runs come from the schedules given here, from `prefect deployment run edit/served --param sheet=...`, and from Prefect's
+    API. Without a team's Prefect server it starts one, which ends with it. Stop with Ctrl-C.
+
+    Example: `suture serve --inbox ./inbox --verify main`
+    """
+    with answering(as_json=False) as settings:
+        from flows.serve import serve as keep_serving
+
+        keep_serving(settings, inbox, every, verify or [])

@@ -31,6 +31,11 @@ def test_help_teaches_with_an_example(command: str) -> None:
     assert "--json" in shown.output
 
 
+def test_serve_teaches_with_an_example() -> None:
+    shown = CliRunner().invoke(app, ["serve", "--help"])
+    assert "suture serve --inbox ./inbox --verify main" in " ".join(shown.output.split())
+
+
 def test_an_unknown_setting_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SUTURE_LINGER_SECONDS", "soon")
     shown = CliRunner().invoke(app, ["show", "abc", "--json"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import io
 import json
 import re
 import tomllib
@@ -31,14 +33,42 @@ def test_every_entrypoint_is_a_flow(entrypoint: str) -> None:
     assert flow.name == name
 
 
+def test_prefects_own_loader_reads_every_deployment() -> None:
+    from prefect.cli.deploy._config import _load_deploy_configs_and_actions
+    from rich.console import Console
+
+    said = io.StringIO()
+    found, actions = _load_deploy_configs_and_actions(ROOT / "prefect.yaml", console=Console(file=said))
+    assert said.getvalue() == "", "it prints what it cannot read, and goes on without it"
+    assert [(one["name"], one["entrypoint"]) for one in found] == [(one["name"], one["entrypoint"]) for one in DEPLOYMENTS]
+    assert len(actions["pull"]) == 1
+
+
+def test_every_flow_of_the_house_is_deployed() -> None:
+    flows = {f"{path.relative_to(ROOT)}:{name}" for path in (ROOT / "flows").glob("*.py")
+             for name in re.findall(r"^@flow\(name=\"(\w+)\"", path.read_text(), re.MULTILINE)}
+    assert {deployment["entrypoint"] for deployment in DEPLOYMENTS} == flows
+
+
 def test_each_flow_is_deployed_once_to_each_pool_and_runs_one_at_a_time() -> None:
     places = {(deployment["name"], deployment["entrypoint"]) for deployment in DEPLOYMENTS}
-    assert len(places) == len(DEPLOYMENTS) == 20
+    assert len(places) == len(DEPLOYMENTS) == 4 * 8
     for deployment in DEPLOYMENTS:
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
         assert ("pull" in deployment) == (deployment["name"] != "local"), "a container would inherit the laptop's path"
         assert deployment.get("pull", []) == []
         assert not any(schedule["active"] for schedule in deployment.get("schedules", []))
+
+
+def test_every_parameter_of_a_schedule_or_trigger_is_one_of_the_flow() -> None:
+    for deployment in DEPLOYMENTS:
+        path, _, name = deployment["entrypoint"].partition(":")
+        flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
+        starts = [*deployment.get("schedules", []), *deployment.get("triggers", [])]
+        for given in (start["parameters"] for start in starts):
+            flow.validate_parameters(given)
+        needed = {parameter for parameter, one in inspect.signature(flow.fn).parameters.items() if one.default is one.empty}
+        assert all(needed <= set(start["parameters"]) for start in starts), deployment
 
 
 def test_job_variables_are_those_of_the_workers() -> None:
@@ -74,7 +104,7 @@ def test_image_holds_every_package_from_the_locks_and_runs_as_nobody() -> None:
     names = {stage.split("\n")[0].split(" AS ")[1]: stage for stage in stages}
     assert list(names)[-1] == "suture", "a build without --target makes the last stage"
     assert "USER 10001:10001" in names["runtime"]
-    for final in ("suture", "servers"):
+    for final in ("suture", "cuda", "servers"):
         assert names[final].startswith("runtime AS")
         assert "USER" not in names[final]
     for lock in ("carried", "servers"):
