@@ -9,10 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from editors.errors import ConfigError
+from flows.inbox import work_through
 from tasks.inbox import CLAIMED, Claim, Inbox, Terms, is_sheet, kept
 from tasks.inbox_bucket import BucketInbox
 from tasks.inbox_folder import FolderClaim, FolderInbox
@@ -111,6 +113,27 @@ def test_of_many_workers_one_gets_the_sheet(place: Place) -> None:
         assert len(won) == 1
         assert won[0].finish("done", {})
     assert len(place.below("done")) == 8
+
+
+def test_two_workers_at_once_carry_out_each_sheet_once(place: Place) -> None:
+    for number in range(6):
+        place.drop(f"{number}.yaml", f"purpose: {number}")
+    both, carried_out = threading.Barrier(2), []
+
+    def edit(address: str) -> dict[str, Any]:
+        carried_out.append(address.removesuffix(".yaml")[-1])
+        return {"passed": True, "verdict": {"rules": []}}
+
+    def work(_: int) -> dict[str, Any]:
+        both.wait()
+        return work_through(place.inbox, edit, most=100)
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(work, range(2)))
+    assert sorted(carried_out) == list("012345")
+    assert sorted(one["sheet"] for answer in answers for one in answer["done"]) == [f"{number}.yaml" for number in range(6)]
+    assert len(place.below("done")) == 12
+    assert place.below(CLAIMED) == []
 
 
 def test_a_dead_workers_sheet_is_claimed_again_by_one(place: Place) -> None:
