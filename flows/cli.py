@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from editors.errors import ConfigError, SutureError
-from flows import console
-from flows.settings import Settings, read_settings
+from editors.errors import ConfigError
+from flows import cli_rounds, console
+from flows.cli_options import (
+    BaseArgument,
+    ByOption,
+    ChannelArgument,
+    JsonOption,
+    ModelOption,
+    ReasonOption,
+    SheetArgument,
+    VersionArgument,
+    answering,
+)
+from flows.cli_options import print_answer as _print
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,30 +36,6 @@ channel back, bit for bit.
 Start here: `suture edit examples/facts.yaml --dry-run`
 """,
 )
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
-SheetArgument = Annotated[str, typer.Argument(help="Edit sheet: YAML, JSON or JSONL; a file or s3://bucket/key.")]
-BaseArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A base as a sheet names it: packaged, folder, hub id, s3://.")]
-VersionArgument = Annotated[str, typer.Argument(help="A version as `suture edit` prints it, or its unique beginning.")]
-ChannelArgument = Annotated[str, typer.Argument(help="A line of releases, for example `demo`.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name, where several have this channel.")]
-ByOption = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the user running this.")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")]
-
-
-@contextmanager
-def answering(as_json: bool) -> Iterator[Settings]:
-    """Give the settings, and turn a typed error into a message and its exit code."""
-    try:
-        yield read_settings()
-    except SutureError as error:
-        console.show_error(error, as_json)
-        raise typer.Exit(error.exit_code) from error
-
-
-def _print(answer: dict[str, Any], show: Any, as_json: bool) -> None:
-    console.show_json(answer) if as_json else show(answer)
-
 
 @app.command()
 def edit(
@@ -266,6 +251,10 @@ def show(version: VersionArgument, as_json: JsonOption = False) -> None:
         from flows import release
 
         _print(release.show(settings, version), console.show_version, as_json)
+
+
+for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve):
+    app.command()(command)
 
 
 def main() -> None:

@@ -172,6 +172,10 @@ class Store:
         finally:
             partial.unlink(missing_ok=True)
 
+    def remove(self, key: str) -> None:
+        """Delete an object; one that is gone already is no fault."""
+        self._delete(key)
+
     def ensure_bucket(self) -> None:
         """See that the bucket exists; only on the embedded server is a missing one made."""
         bucket = {"Bucket": self.location.bucket}
