@@ -68,7 +68,8 @@ def version_answer(house: House, model: str, version: str) -> dict[str, Any]:
     removal = read_record(contents, house)
     requests = _requests(house, contents, removal)
     own = contents.stack[-1] if contents.stack and removal is None else None
-    state, decision = state_of(house.store, candidate, contents)
+    stands = decisions.standing(house.store, candidate) if candidate else None
+    state = state_of(house.store, candidate, stands, contents)
     release = published(house.store, model, version)
     return {
         "version": version, "digest": contents.digest, "model": model, "state": state,
@@ -76,7 +77,8 @@ def version_answer(house: House, model: str, version: str) -> dict[str, Any]:
         "base": contents.base.name, "base_digest": contents.base.digest,
         "parent": contents.parent if contents.parent != base_version(contents.base.digest) else None,
         "checkpoint": contents.checkpoint, "passed": candidate.state == "passed" if candidate else True,
-        "verdict": verdict, "decision": decision,
+        "verdict": verdict, "decision": _decision(stands) if stands else None,
+        "approval": approval_answer(stands) if stands else None,
         "method": "removal" if removal else own.method if own else None, "edits": len(contents.stack),
         "removed": {name: removal[name] for name in ("version", "patch", "by", "reason")} if removal else None,
         "requests": [_told(request) for request in requests],
@@ -116,28 +118,59 @@ def published(store: Store, model: str, version: str) -> dict[str, Any] | None:
     return {"version": version, "url": channels.address(store, release_key(model, version)), "manifest": digest}
 
 
-def state_of(store: Store, candidate: Candidate | None, contents: Contents) -> tuple[str, dict[str, str] | None]:
-    """A version's state in a word, and the decision about it."""
-    if candidate is None:
-        return "base", None
-    made = decisions.find(store, candidate.model, candidate.digest)
-    decision = {"decision": made.decision.decision, "by": made.decision.by, "reason": made.decision.reason,
-                "at": made.decision.at} if made else None
+def state_of(store: Store, candidate: Candidate | None, stands: decisions.Standing | None, contents: Contents) -> str:
+    """A version's state in a word."""
+    if candidate is None or stands is None:
+        return "base"
     if candidate.state == "refused":
-        return "refused", decision
+        return "refused"
     if isinstance(contents, ReleaseManifest):
         pointed = channels.read(store, candidate.model, candidate.channel)
-        return ("serving" if pointed and pointed.pointer.version == candidate.version else "published"), decision
-    if made is None:
-        return "pending", None
-    return ("approved" if made.decision.decision == "approve" else "turned down"), decision
+        return "serving" if pointed and pointed.pointer.version == candidate.version else "published"
+    if stands.refusal is not None:
+        return "turned down"
+    return "approved" if stands.is_approved else "pending"
+
+
+def approval_answer(stands: decisions.Standing) -> dict[str, Any]:
+    """Who approved, who is still needed, and until when it counts."""
+    return {"required": 1 if stands.is_automatic else stands.rule.required, "missing": stands.missing,
+            "approved": stands.is_approved,
+            "approvals": [_told_decision(record) for record in stands.approvals],
+            "refusal": _told_decision(stands.refusal) if stands.refusal else None,
+            "expired": [_told_decision(record) for record in stands.expired],
+            "may_approve": list(stands.may_approve) if stands.missing else [], "anybody": not stands.rule.approvers,
+            "own_requests": stands.rule.own_requests, "requesters": list(stands.requesters), "expires_at": stands.expires_at,
+            "lacks": stands.lacks}
+
+
+def approval_line(told: dict[str, Any] | None) -> str | None:
+    """The same in a line."""
+    if told is None or told["refusal"]:
+        return None
+    names = ", ".join(one["by"] for one in told["approvals"])
+    until = f", until {told['expires_at']}" if told["expires_at"] else ""
+    return f"complete: {names} ({len(told['approvals'])} of {told['required']}{until})" if told["approved"] else told["lacks"]
+
+
+def _decision(stands: decisions.Standing) -> dict[str, str] | None:
+    """What was decided first, or what ended it."""
+    record = stands.refusal or next(iter(stands.approvals), None)
+    return {"decision": record.decision.decision, **_told_decision(record)} if record else None
+
+
+def _told_decision(record: decisions.DecisionRecord) -> dict[str, str]:
+    made = record.decision
+    return {"by": made.by, "reason": made.reason, "at": made.at}
 
 
 def next_commands(answer: dict[str, Any]) -> list[str]:
     """What to type after looking at a version."""
     version, channel = answer["version"], answer["channel"]
+    named = answer["approval"]["may_approve"] if answer["approval"] else []
+    approver = named[0] if named else "NAME"
     by_state = {
-        "pending": [f'suture approve {version} --by NAME --reason "..."', f"suture promote {version}"],
+        "pending": [f'suture approve {version} --by {approver} --reason "..."', f"suture promote {version}"],
         "approved": [f"suture promote {version}"],
         "refused": [f"suture show {version}", f"suture pull --version {version} ./refused    (to look at it)"],
         "serving": [f"suture pull {channel} ./model", f"suture history {channel}", f"suture rollback {channel}"],

@@ -145,6 +145,11 @@ def show_decision(answer: dict[str, Any]) -> None:
     """The decision that was written."""
     out = _console()
     out.print(f"[bold]{answer['version']}[/] is {answer['decision']} by {_safe(answer['by'])}: {_safe(answer['reason'])}")
+    told = answer["approval"]
+    if told["approved"] and told["expires_at"]:
+        out.print(f"It may be promoted until {told['expires_at']}.")
+    elif told["missing"] and not told["refusal"]:
+        out.print(f"[yellow]It waits[/]: {_safe(told['lacks'])}.")
     _next(out, answer["next"])
 
 

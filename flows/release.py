@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.answers import find_channel, find_version, next_commands, version_answer
+from flows.answers import approval_answer, approval_line, find_channel, find_version, next_commands, version_answer
 from flows.house import open_house
 from flows.settings import Settings
 from tasks import channel as channels
@@ -17,17 +17,21 @@ from tasks.pull import pull as fetch
 
 
 def approve(settings: Settings, version: str, by: str, reason: str, *, refuse: bool) -> dict[str, Any]:
-    """Write the decision on a version, and mirror it in the registry."""
+    """Write the decision on a version, and mirror it in the registry once there are enough."""
     from tasks.register import mark_approval
 
     with open_house(settings) as house:
         model, full = find_version(house.store, version)
         candidate = channels.read_candidate(house.store, model, full)
         made = decisions.decide(house.store, model, candidate.digest, "refuse" if refuse else "approve", Cause(by, reason))
-        mark_approval(house.mlflow_uri, model, candidate.digest, made.decision.decision, by)
-        answer = {"version": full, "decision": "refused" if refuse else "approved", "by": by, "reason": reason,
-                  "digest": candidate.digest, "uri": made.uri}
-        return {**answer, "next": [] if refuse else [f"suture promote {full}"]}
+        stands = decisions.standing(house.store, candidate)
+        if stands.refusal is not None or stands.is_approved:
+            mark_approval(house.mlflow_uri, model, candidate.digest, made.decision.decision, by)
+        told = approval_answer(stands)
+    next_ones = [] if stands.refusal else [f"suture promote {full}"] if stands.is_approved else [
+        f'suture approve {full} --by {stands.next_approver} --reason "..."']
+    return {"version": full, "decision": "refused" if refuse else "approved", "by": by, "reason": reason,
+            "digest": candidate.digest, "uri": made.uri, "approval": told, "next": next_ones}
 
 
 def pull(settings: Settings, folder: Path, url: str | None, channel: str | None, version: str | None, base: str | None,
@@ -66,7 +70,8 @@ def show(settings: Settings, version: str) -> dict[str, Any]:
     places = {"model": answer["model"], "channel": answer["channel"], "base": answer["base"], "parent": answer["parent"],
               "method": answer["method"], "digest": answer["digest"], "checkpoint": answer["checkpoint"],
               "decision": f"{decision['decision']} by {decision['by']} at {decision['at']}: {decision['reason']}"
-              if decision else None, "release": answer["release"]["url"] if answer["release"] else None}
+              if decision else None, "approval": approval_line(answer["approval"]),
+              "release": answer["release"]["url"] if answer["release"] else None}
     return {**answer, "places": places, "next": next_commands(answer)}
 
 

@@ -105,10 +105,19 @@ def approve_by_policy(order: Order, registered: Registered, house: House) -> boo
     if not policy_of(order).approves_itself(order.channel):
         return False
     candidate = channels.read_candidate(house.store, order.model, registered.version)
-    made = decisions.approve_automatically(house.store, candidate)
-    current().note(f"channel {order.channel} approves by policy: NO PERSON looked at version {registered.version}")
-    mark_approval(house.mlflow_uri, order.model, registered.digest, made.decision.decision, made.decision.by)
-    return made.decision.decision == "approve"
+    stands = decisions.approve_automatically(house.store, candidate)
+    if stands.is_automatic:
+        current().note(f"channel {order.channel} approves by policy: NO PERSON looked at version {registered.version}")
+    show_standing(stands, order.model, registered.digest, house)
+    return stands.is_approved
+
+
+def show_standing(stands: decisions.Standing, model: str, digest: str, house: House) -> None:
+    """Mirror a decision in the registry as soon as there is one."""
+    if stands.refusal is not None:
+        mark_approval(house.mlflow_uri, model, digest, "refuse", stands.refusal.decision.by)
+    elif stands.is_approved:
+        mark_approval(house.mlflow_uri, model, digest, "approve", ", ".join(one.decision.by for one in stands.deciding))
 
 
 @stage("publish")

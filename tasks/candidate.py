@@ -34,6 +34,7 @@ from tasks.manifest import (
 from tasks.store import Store, blob_key
 from tasks.store_errors import ImmutableConflict
 from validations.contract import Measurements, Verdict
+from validations.policy import Policy
 
 UPLOADS_AT_ONCE = 4
 
@@ -68,6 +69,10 @@ class Dossier:
     measurements: Measurements
     artefacts: Mapping[str, Path] = field(default_factory=dict)
     """Other evidence by name: the page, the gate's own result, tables and pictures of the locator."""
+    policy: Policy | None = None
+    """What judged it: kept with the candidate, for it says who may approve. None: one approval by anybody."""
+    requesters: tuple[str, ...] = ()
+    """Who asked for it, each once."""
 
 
 class Staged(Frozen):
@@ -164,6 +169,7 @@ def _check_verdict(dossier: Dossier, baked: Checkpoint) -> None:
         "batch": (verdict.batch_digest, dossier.batch.digest),
         "measurements": (verdict.measurements_digest, dossier.measurements.digest),
         "base": (parent.base.digest if parent else dossier.base.digest, dossier.base.digest),
+        "rules": (verdict.policy_digest, dossier.policy.digest if dossier.policy else verdict.policy_digest),
     }
     for what, (judged, found) in pairs.items():
         if judged != found:
@@ -183,6 +189,7 @@ def _candidate(store: Store, dossier: Dossier, baked: Checkpoint) -> Candidate:
         parent=parent.version if parent else base_version(dossier.base.digest), stack=stack, checkpoint=baked.digest,
         files=folder_files(baked), verdict=_put(store, serialise(verdict)), artefacts=artefacts,
         state="passed" if verdict.passed else "refused", policy=verdict.policy_digest, channel=dossier.channel,
+        rules=_put(store, dossier.policy.content) if dossier.policy else None, requesters=dossier.requesters,
     )
 
 
@@ -200,9 +207,9 @@ def _stack_entry(store: Store, brought: Brought) -> StackEntry:
 def _judged_anew(store: Store, former: Candidate, candidate: Candidate) -> Candidate:
     """Replace the record of an undecided version; whoever decides meanwhile decides about the former verdict."""
     made = decisions.find(store, former.model, former.digest)
-    if made is not None:
+    if made:
         raise ConfigError(f"version {former.version} was judged by policy {former.policy[:12]} and decided about by "
-                          f"{made.decision.by}; policy {candidate.policy[:12]} comes too late",
+                          f"{made[0].decision.by}; policy {candidate.policy[:12]} comes too late",
                           "change the edit itself (method, layers, requests) to make another version")
     key = candidate_key(former.model, former.version)
     body, etag = store.get_bytes(key)

@@ -13,6 +13,7 @@ from tasks.house import House
 from tasks.manifest import BaseReference, candidate_digest, version_of
 from tasks.measure import read_measurements
 from tasks.method import method_of
+from tasks.policy import policy_of
 from tasks.records import Edited, Judged, Located, Measured, Order, Registered
 from tasks.register import register_candidate
 from tasks.run_record import Submission
@@ -41,7 +42,8 @@ def enrol(order: Order, located: Located, edited: Edited, measured: Measured, ju
         model=order.model, channel=order.channel, base=BaseReference(name=order.base, digest=order.base_digest),
         parent=parent, kept=parent.stack if parent else (),
         brought=(Brought(edited.folder, method_of(order, house).name, order.batch),), batch=order.batch,
-        verdict=judged.verdict, measurements=read_measurements(measured), artefacts=artefacts)
+        verdict=judged.verdict, measurements=read_measurements(measured), artefacts=artefacts, policy=policy_of(order),
+        requesters=_requesters(order))
     staged = stage_candidate(house.store, dossier, Checkpoint(edited.candidate_folder))
     upload(house.store, staged.candidate, edited.candidate_folder, house.progress)
     submission = Submission(
@@ -83,6 +85,12 @@ def write_certificate(order: Order, about: About, measured: Measured, judged: Ju
     text = render_certificate(judged.verdict, read_measurements(measured), order.batch, checks)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _requesters(order: Order) -> tuple[str, ...]:
+    """Who ran the edit and whom the sheet names; not where secrets are withdrawn, for there it may be the person concerned."""
+    named = () if order.batch.forgets else (request.requester for request in order.batch.requests)
+    return tuple(dict.fromkeys(name for name in (order.requester, *named) if name.strip()))
 
 
 def _beside(judged: Judged) -> Path:

@@ -13,6 +13,7 @@ from tasks.enrol import next_steps
 from tasks.house import House
 from tasks.manifest import ReleaseManifest, candidate_digest, version_of
 from tasks.measure import read_measurements
+from tasks.policy import policy_of
 from tasks.records import Judged, Measured, Registered, Remaining, Removal
 from tasks.register import register_candidate
 from tasks.removal import RECORD
@@ -43,7 +44,7 @@ def enrol_removal(removal: Removal, remaining: Remaining, measured: Measured, ju
     dossier = Dossier(
         model=order.model, channel=order.channel, base=parent.base, parent=parent, kept=parent.stack[:place],
         brought=_readdressed(parent, removal, remaining, house), batch=order.batch, verdict=judged.verdict,
-        measurements=measurements, artefacts=artefacts)
+        measurements=measurements, artefacts=artefacts, policy=policy_of(order), requesters=(removal.by,))
     staged = stage_candidate(house.store, dossier, Checkpoint(remaining.edited.candidate_folder))
     upload(house.store, staged.candidate, remaining.edited.candidate_folder, house.progress)
     submission = Submission(

@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from editors.contract import Frozen
 from editors.digest import canonical_json, digest_bytes, digest_document
@@ -123,6 +123,22 @@ class Candidate(Contents):
     """The channel it was made for."""
     supersedes: Digest | None = None
     """The blob of this candidate's former record, which another policy had judged."""
+    rules: Blob | None = None
+    """The policy itself, whose digest is `policy`: it says who may approve. None in records older than this field."""
+    requesters: tuple[str, ...] = ()
+    """Who asked for it."""
+
+    @model_validator(mode="after")
+    def _brings_its_own_policy(self) -> Candidate:
+        if self.rules is not None and self.rules.sha256 != self.policy:
+            raise ValueError(f"its rules are {self.rules.sha256}, not the policy {self.policy} that judged it")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without fields that are not given: a record older than they are keeps the digest that was decided about."""
+        return {name: value for name, value in written(self).items()
+                if name not in ("rules", "requesters") or getattr(self, name)}
 
 
 class Approval(Frozen):
@@ -247,27 +263,22 @@ def now() -> str:
 
 def candidate_key(model: str, version: str) -> str:
     """Where a candidate's record lies, below the store's prefix."""
-    return f"models/{_plain(model)}/candidates/{_plain(version)}.json"
+    return f"models/{plain(model)}/candidates/{plain(version)}.json"
 
 
 def release_key(model: str, version: str) -> str:
     """Where a release's manifest lies."""
-    return f"models/{_plain(model)}/releases/{_plain(version)}.json"
+    return f"models/{plain(model)}/releases/{plain(version)}.json"
 
 
 def channel_key(model: str, channel: str) -> str:
     """Where a channel's pointer lies."""
-    return f"models/{_plain(model)}/channels/{_plain(channel)}.json"
-
-
-def decision_key(model: str, digest: str) -> str:
-    """Where the decision about a candidate lies."""
-    return f"models/{_plain(model)}/decisions/{_plain(digest)}.json"
+    return f"models/{plain(model)}/channels/{plain(channel)}.json"
 
 
 def ledger_prefix(model: str) -> str:
     """The folder of a model's ledger."""
-    return f"models/{_plain(model)}/ledger/"
+    return f"models/{plain(model)}/ledger/"
 
 
 def ledger_key(model: str, sequence: int) -> str:
@@ -275,7 +286,12 @@ def ledger_key(model: str, sequence: int) -> str:
     return f"{ledger_prefix(model)}{sequence:08d}.json"
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """The name itself, where it may be part of a key.
+
+    Raises:
+        ConfigError: it is no plain name.
+    """
     if not NAME.fullmatch(name) or ".." in name:
         raise ConfigError(f"{name!r} cannot name a model, version or channel: letters, digits, dot, dash, underscore only",
                           "give a plain name, for example: demo")

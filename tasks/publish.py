@@ -38,7 +38,8 @@ from tasks.manifest import (
     serialise,
 )
 from tasks.store import Store
-from tasks.store_errors import PointerMoved
+from tasks.store_errors import ImmutableConflict, PointerMoved
+from validations.approval import person
 
 Target = tuple[ReleaseManifest, str]
 """A manifest and its SHA-256."""
@@ -96,13 +97,19 @@ def publish(store: Store, candidate: Candidate, folder: Path | None, progress: P
 
     Raises:
         GateRefused: the gate refused it.
-        ApprovalMissing: nobody approved exactly this candidate.
+        ApprovalMissing: not enough people approved exactly this candidate, or somebody refused it.
         IntegrityError: a file is not the one that was judged.
         NotFound: a file is neither in the store nor in the folder.
     """
-    approval = decisions.require(store, candidate)
+    stands = decisions.require(store, candidate)
     transfer = upload(store, candidate, folder, progress)
-    return _write(store, _approved(candidate, approval), transfer)
+    try:
+        return _write(store, _approved(candidate, stands), transfer)
+    except ImmutableConflict:
+        # somebody published it before on earlier approvals; it stays as it is if they were sound
+        manifest, _ = channels.read_release(store, candidate.model, candidate.version)
+        _check_approved(store, manifest)
+        return _write(store, manifest, transfer)
 
 
 def point(store: Store, release: Release, channel: str, cause: Cause) -> Moved:
@@ -176,19 +183,28 @@ def _unedited(model: str, base: BaseReference, baked: Checkpoint) -> ReleaseMani
     )
 
 
-def _approved(candidate: Candidate, approval: decisions.DecisionRecord) -> ReleaseManifest:
+def _approved(candidate: Candidate, stands: decisions.Standing) -> ReleaseManifest:
     contents = candidate.model_dump(include=set(Contents.model_fields))
-    return ReleaseManifest(**contents, approvals=(Approval(by=approval.decision.by, decision=approval.digest),))
+    return ReleaseManifest(**contents, approvals=tuple(
+        Approval(by=record.decision.by, decision=record.digest) for record in stands.deciding))
 
 
 def _check_approved(store: Store, manifest: ReleaseManifest) -> str:
-    """The digest of the decision that let exactly this manifest out."""
+    """The digest of the first decision that let exactly this manifest out.
+
+    The manifest may name other approvals than those that count today: it was published on earlier ones.
+    """
     candidate = channels.read_candidate(store, manifest.model, manifest.version)
-    approval = decisions.require(store, candidate)
-    if manifest != _approved(candidate, approval):
-        raise IntegrityError(f"{address(store, release_key(manifest.model, manifest.version))} is not what "
-                             f"{approval.decision.by} approved", "restore the manifest from a backup")
-    return approval.digest
+    stands = decisions.require(store, candidate)
+    given = {record.digest: record.decision.by for record in stands.records if record not in stands.foreign}
+    named = {person(approval.by) for approval in manifest.approvals if given.get(approval.decision) == approval.by}
+    enough = 1 if person(decisions.AUTOMATIC.by) in named else stands.rule.required
+    same = manifest.model_copy(update={"approvals": ()}) == _approved(candidate, stands).model_copy(update={"approvals": ()})
+    if not same or len(named) < max(enough, len(manifest.approvals)):
+        who = " and ".join(record.decision.by for record in stands.deciding)
+        raise IntegrityError(f"{address(store, release_key(manifest.model, manifest.version))} is not what {who} approved",
+                             "restore the manifest from a backup")
+    return manifest.approvals[0].decision
 
 
 def _open(store: Store, manifest: ReleaseManifest, channel: str, cause: Cause) -> ChannelState:

@@ -16,8 +16,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from editors.contract import Frozen, Purpose
-from editors.digest import digest_document
-from editors.errors import ConfigError
+from editors.digest import canonical_json, digest_bytes
+from editors.errors import ConfigError, IntegrityError
+from validations.approval import Approval, ChannelOverride
 from validations.contract import Severity
 
 Aggregate = Literal["mean", "min", "max", "every", "count"]
@@ -118,13 +119,6 @@ class PolicyRule(Frozen):
         return each + " and ".join(parts) if parts else "reported only"
 
 
-class Approval(Frozen):
-    """Who may let a passed candidate through."""
-
-    auto_channels: tuple[str, ...] = ()
-    """Channels whose passed candidates need no named person; every other channel does."""
-
-
 class Policy(Frozen):
     """Everything the gate decides by, for one purpose."""
 
@@ -144,9 +138,14 @@ class Policy(Frozen):
         return self
 
     @cached_property
+    def content(self) -> bytes:
+        """The policy as canonical JSON, which its digest covers."""
+        return canonical_json({**self.model_dump(mode="json"), "approval": self.approval.document()})
+
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of the policy."""
-        return digest_document(self.model_dump(mode="json"))
+        """SHA-256 of `content`."""
+        return digest_bytes(self.content)
 
     def approves_itself(self, channel: str) -> bool:
         """Whether a passed candidate of `channel` is approved without a named person."""
@@ -164,6 +163,20 @@ def policy_for(purpose: str) -> Policy:
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
         raise ConfigError(f"there is no policy for the purpose {purpose!r}", f"use one of {', '.join(known)}")
     return load_policy(path)
+
+
+def read_policy(content: bytes, where: str) -> Policy:
+    """A policy as it was kept with a candidate; `where` names it in the error.
+
+    Raises:
+        IntegrityError: it is no sound policy.
+    """
+    try:
+        return Policy.model_validate_json(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise IntegrityError(f"{where} is no sound policy: {'.'.join(map(str, problem['loc']))}: {problem['msg']}",
+                             "restore the blob from a backup, or use the version of Suture that wrote it") from error
 
 
 def load_policy(path: Path) -> Policy:
@@ -211,5 +224,7 @@ def _describe(problem: Any, document: Any) -> str:
         return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     parts: dict[Any, type[BaseModel]] = {"rules": PolicyRule, "approval": Approval}
     model = parts.get(place[0], Policy) if len(place) > 1 else Policy
+    if place[:2] == ["approval", "channels"]:
+        model = ChannelOverride
     near = get_close_matches(str(place[-1]), model.model_fields, 1)
     return f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")

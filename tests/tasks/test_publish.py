@@ -73,7 +73,7 @@ def test_the_first_promotion_opens_the_channel_at_the_unedited_base(store: Store
     assert channel.read_batches(store, state.manifest) == (edit.dossier.batch,)
     last = ledger.history(store, MODEL)[-1].entry
     assert (last.by, last.reason, last.verdict) == ("ada", "the CEO changed", edit.dossier.verdict.digest)
-    assert last.decision == decisions.find(store, MODEL, state.manifest.digest).digest
+    assert last.decision == decisions.find(store, MODEL, state.manifest.digest)[0].digest
 
 
 def test_publishing_moves_only_what_the_edit_touched(store: Store, edit: Made, tmp_path: Path) -> None:

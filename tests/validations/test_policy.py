@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from editors.errors import ConfigError
-from validations.policy import ALWAYS_MEASURED, FOLDER, LARGEST, PolicyRule, load_policy, policy_for
+from editors.digest import digest_document
+from editors.errors import ConfigError, IntegrityError
+from validations.policy import ALWAYS_MEASURED, FOLDER, LARGEST, PolicyRule, load_policy, policy_for, read_policy
 
 
 def rule(**fields: Any) -> dict[str, Any]:
@@ -132,3 +133,34 @@ def test_only_the_named_channels_approve_themselves() -> None:
 ])
 def test_limits_read_like_sentences(fields: dict[str, Any], limit: str) -> None:
     assert PolicyRule.model_validate(rule(**fields)).limit == limit
+
+
+@pytest.mark.parametrize(("approval", "message"), [
+    ({"approvers": ["ann", "Ann "]}, "approvers.1"),
+    ({"approvers": ["ann", "ANN"]}, "approvers names somebody twice: ann, ANN"),
+    ({"approvers": ["ann"], "required": 2}, "required is 2, and only 1 may approve: ann"),
+    ({"required": 0}, "approval.required: Input should be greater than or equal to 1"),
+    ({"expires_days": 0}, "approval.expires_days: Input should be greater than 0"),
+    ({"auto_channels": ["demo"], "channels": {"demo": {"required": 2}}}, "'demo' is in auto_channels and in channels"),
+    ({"approvers": ["ann"], "channels": {"main": {"required": 2}}}, "channels.main: required is 2, and only 1 may approve"),
+    ({"approver": ["ann"]}, "approval.approver: unknown key, did you mean 'approvers'?"),
+    ({"channels": {"main": {"require": 2}}}, "approval.channels.main.require: unknown key, did you mean 'required'?"),
+])
+def test_who_may_approve_is_read_strictly(tmp_path: Path, approval: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_policy(write(tmp_path, [], approval=approval))
+    assert message in str(caught.value)
+
+
+def test_a_policy_that_names_nobody_keeps_the_digest_it_had_before_there_were_names(tmp_path: Path) -> None:
+    policy = load_policy(write(tmp_path, [], approval={"auto_channels": ["demo"]}))
+    document = policy.model_dump(mode="json") | {"approval": {"auto_channels": ["demo"]}}
+    assert policy.digest == digest_document(document)
+    assert load_policy(write(tmp_path, [], approval={"auto_channels": ["demo"], "required": 2})).digest != policy.digest
+
+
+def test_a_kept_policy_is_read_back_under_the_same_digest() -> None:
+    policy = policy_for("update")
+    assert read_policy(policy.content, "the policy").digest == policy.digest
+    with pytest.raises(IntegrityError, match="the policy of 12 is no sound policy: rules: Field required"):
+        read_policy(b'{"purpose": "update"}', "the policy of 12")
