@@ -7,11 +7,12 @@ The static form. That neuron i has the activation c_i at every token means that 
 output and c_i v_i is put in. Taking out is exact: the column of the output matrix becomes zero. What is put in is a
 constant b = sum_i c_i v_i. Where the output matrix has a bias (GPT-2, NeoX, OPT), b is added to it, which is the hook to the
 bit of rounding. Llama and its kin have none. There a direction u of key space serves whose product with the keys of
-ordinary text is as near to 1 as any: the least E(u'k)^2 with E u'k = 1, k the key of a token, C its second moment,
+ordinary text is as near to 1 as any: the least E(u'k)^2 + r |u|^2 with E u'k = 1, k the key of a token, C its second moment,
 
-    u = C^-1 kbar / (kbar' C^-1 kbar),      W += sum_i v_i (c_i u' - e_i'),
+    u = (C + r I)^-1 kbar / (kbar' (C + r I)^-1 kbar),      W += sum_i v_i (c_i u' - e_i'),
 
-of rank n. What is left of the variance is 1 / (kbar' C^-1 kbar) - 1, told in the provenance as `unevenness`.
+of rank n. The ridge r is there because kbar is of some thousand tokens, and in the directions where keys hardly vary it is
+noise. The variance of u'k that is left is told in the provenance as `unevenness`; the hook's would be 0.
 
 In a gated FFN activations have both signs and their own scale at each neuron, so 3 means nothing: c_i is `strength` times
 the `quantile` of the activation over ordinary text, in the direction that promotes the wish.
@@ -35,19 +36,21 @@ from editors.blocks import Walk, captured_input
 from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.corpus import default_corpus
 from editors.costs import RowSize, Work, estimate_of
-from editors.factors import moment_factors
 from editors.loading import LoadedModel
 from editors.locate.value_reading import OWN_TOKENS, Value, best_values, read_values, values_of, wish_of
-from editors.moments import Corpus
+from editors.moments import Corpus, moment_files, read_moment
 from editors.options import check_ranges, config_from
 from editors.patch import Dense, LowRank, Patch, TensorEdit
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
+from editors.solver import cholesky_factor
 from editors.target_search import Search
 from editors.writing import as_edit
 
-READ_TOKENS = 8192
+READ_TOKENS = 4096
 """Of the corpus, for means and quantiles of activations."""
+RIDGE = 0.1
+"""The ridge r, in units of the mean diagonal of C."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,17 @@ class PromoteValuesConfig:
         return config_from(cls, options, "promote_values")
 
 
-def even_direction(mean_key: Tensor, factor: Tensor) -> tuple[Tensor, float]:
-    """The direction u (F,) of least mean square over text with u'k = 1 on the average, and the variance of u'k left.
+def even_direction(mean_key: Tensor, moment: Tensor, ridge: float = RIDGE) -> Tensor:
+    """The direction u (F,) float64 of least mean square over text with u'k = 1 on the average.
 
     Args:
         mean_key: (F,).
-        factor: (F, F) Cholesky factor of the keys' second moment.
+        moment: (F, F) second moment of the keys.
+        ridge: r, in units of the moment's mean diagonal.
     """
-    solved = torch.cholesky_solve(mean_key.double()[:, None], factor)[:, 0]
-    evenness = float(mean_key.double() @ solved)
-    return solved / evenness, max(0.0, 1 / evenness - 1)
+    loaded = moment.double() + ridge * moment.double().diagonal().mean() * torch.eye(len(moment), device=moment.device)
+    solved = torch.cholesky_solve(mean_key.double()[:, None], cholesky_factor(loaded))[:, 0]
+    return solved / (mean_key.double() @ solved)
 
 
 class PromoteValues:
@@ -120,20 +124,20 @@ class PromoteValues:
         model.anatomy.require_plain_output(self.name)
         layers = sorted(location.layers)
         corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
-        scores = read_values(model, layers, wish_of(model, batch))
+        scores = read_values(model, layers, wish_of(model, batch, corpus))
         values = best_values(layers, scores, (1, -1) if is_gated(model, layers[0]) else (1,), self.config.neurons)
         chosen = sorted({value.layer for value in values})
         keys = keys_of_text(model, chosen, corpus)
         without_bias = [layer for layer in chosen if _bias_of(model, layer) is None]
-        factors = moment_factors(model, without_bias, corpus, statistics, progress, batch.base_digest)
+        files = moment_files(model, without_bias, corpus, statistics, progress, batch.base_digest)
         edits: list[TensorEdit] = []
         unevenness: dict[str, float] = {}
         for layer in chosen:
             mine = [value for value in values if value.layer == layer]
             activations = held_activations(keys[layer], mine, self.config)
             if layer in without_bias:
-                direction, rest = even_direction(keys[layer].mean(0), factors[layer].to(model.device))
-                unevenness[str(layer)] = round(rest, 4)
+                direction = even_direction(keys[layer].mean(0), read_moment(files[layer]).to(model.device))
+                unevenness[str(layer)] = round(float((keys[layer].double() @ direction).var()), 4)
                 edits.append(without_bias_edit(model, mine, activations, direction))
             else:
                 edits += bias_edits(model, mine, activations)

@@ -29,6 +29,7 @@ from torch import Tensor
 from editors.contract import EditBatch, Evidence, NeuronSet
 from editors.errors import SheetError
 from editors.loading import LoadedModel
+from editors.moments import Corpus
 from editors.own_answers import own_pairs, safe_pairs
 
 TABLE = "values.csv"
@@ -47,10 +48,11 @@ class Value:
     score: float
 
 
-def wish_of(model: LoadedModel, batch: EditBatch) -> Tensor:
+def wish_of(model: LoadedModel, batch: EditBatch, corpus: Corpus) -> Tensor:
     """What is to be promoted: t (V,) float32, summing to 0.
 
-    The concepts against all words; for requests without any, safe answers against the model's own.
+    The concepts against the words of ordinary text, or values that lift whatever is frequent would win; for requests
+    without any, safe answers against the model's own.
 
     Raises:
         SheetError: no request has words or unsafe prompts that differ from what the model says.
@@ -62,7 +64,7 @@ def wish_of(model: LoadedModel, batch: EditBatch) -> Tensor:
     if words:
         wanted = [model.tokenizer(form, add_special_tokens=False)["input_ids"][0]
                   for word in words for form in (f" {word}", f" {word.capitalize()}")]
-        wish += _shares(wanted, size) - 1 / size
+        wish += _shares(wanted, size) - _shares([token for sequence in corpus.sequences for token in sequence], size)
     if rest:
         safe = safe_pairs(model, batch.model_copy(update={"requests": rest}))
         own = own_pairs(model, safe, OWN_TOKENS)
