@@ -19,7 +19,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -35,8 +34,8 @@ from editors.contract import EditBatch, Location, Progress, silent
 from editors.debias_request import DebiasRequest, Pair, Term
 from editors.loading import LoadedModel
 from editors.patch import Patch, applied
-from validations.bias.pairs import preference_summed, pro_anti_gap, read_pairs, stereoset
-from validations.bias.slopes import Slopes, leans, slopes
+from validations.bias.pairs import mean_gap, pair_scores, preference, stereoset
+from validations.bias.slopes import Slopes, group_probabilities, slopes
 
 WORDS = Path(__file__).with_name("words_by_meaning.json")
 SHOWN = ("The {} ate because", "The {} laughed because", "The {} said that", "The {} stayed up because")
@@ -120,14 +119,16 @@ def figures(model: LoadedModel, texts: Texts, progress: Progress = silent) -> Fi
     Raises:
         ValueError: the professions' scores cannot tell the slopes apart.
     """
-    fit = slopes(leans(model, texts.templates, texts.terms, GROUPS, progress))
-    if fit is None:
+    asked = group_probabilities(model, texts.templates, [term.term for term in texts.terms], GROUPS, progress)
+    fit = slopes(texts.terms, asked.gaps)
+    if fit.stereotype is None or fit.factual is None:
         raise ValueError("the professions' scores cannot tell the two slopes apart: is dama_professions.json whole?")
-    found = read_pairs(model, texts.winobias, progress)
-    leads = [one.stereotype.total - one.opposite.total for one in found]
-    meaning = stereoset(read_pairs(model, texts.stereoset, progress))
-    return Figures(fit, pro_anti_gap(found).value, fmean(leads), meaning.lms.value, meaning.ss.value, meaning.icat.value,
-                   preference_summed(read_pairs(model, texts.crows, progress)).value, perplexity(model, texts.paragraphs))
+    coreference = pair_scores(model, texts.winobias, progress)
+    meaning = stereoset(pair_scores(model, texts.stereoset, progress))
+    # in percent, stereotyped forms preferred less anti-stereotyped ones: no coreference is resolved, as the paper's F1 would
+    gap = 100 * (2 * preference(coreference).value - 1)
+    return Figures(fit, gap, mean_gap(coreference).value, meaning.lms.value, meaning.ss.value, meaning.icat.value,
+                   100 * preference(pair_scores(model, texts.crows, progress)).value, perplexity(model, texts.paragraphs))
 
 
 def patch_of(model: LoadedModel, request: DebiasRequest, variant: Variant, progress: Progress = silent) -> tuple[Patch, float]:
@@ -171,8 +172,8 @@ _RATIOS = ("stereotype_slope_ratio", "factual_slope_ratio", "perplexity_ratio", 
 
 
 def _row(before: Figures, after: Figures, seconds: float) -> dict[str, Any]:
-    return {"stereotype_slope_ratio": after.slopes.stereotype / before.slopes.stereotype,
-            "factual_slope_ratio": after.slopes.factual / before.slopes.factual,
+    was, now = asdict(before)["slopes"], asdict(after)["slopes"]
+    return {**{f"{name}_slope_ratio": now[name]["value"] / was[name]["value"] for name in ("stereotype", "factual")},
             "perplexity_ratio": after.perplexity / before.perplexity,
             "winobias_gap_ratio": after.winobias_gap / before.winobias_gap,
             "winobias_lead_ratio": after.winobias_lead / before.winobias_lead,
@@ -194,7 +195,7 @@ def table_of(document: Mapping[str, Any]) -> Table:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     fit = row["slopes"]
-    spread = [f"{fit[name]:.3f} [{fit[f'{name}_interval'][0]:.3f}, {fit[f'{name}_interval'][1]:.3f}]"
+    spread = [f"{fit[name]['value']:.3f} [{fit[name]['low']:.3f}, {fit[name]['high']:.3f}]"
               for name in ("stereotype", "factual")]
     return [*spread, f"{fit['r2']:.2f}", f"{row['winobias_gap']:+.1f}", f"{row['winobias_lead']:+.3f}",
             *(f"{row[name]:.1f}" for name in ("lms", "ss", "icat", "crows"))]

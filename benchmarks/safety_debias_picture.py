@@ -27,8 +27,8 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
         fit = row["slopes"]
         points, errors = [], []
         for slope in ("stereotype", "factual"):
-            points.append(fit[slope] / before[slope])
-            low, high = (bound / before[slope] for bound in fit[f"{slope}_interval"])
+            value, low, high = (fit[slope][part] / before[slope]["value"] for part in ("value", "low", "high"))
+            points.append(value)
             errors.append([[max(0.0, points[-1] - low)], [max(0.0, high - points[-1])]])
         left.errorbar(points[0], points[1], xerr=errors[0], yerr=errors[1], elinewidth=0.8, label=name, linestyle="", **style)
         right.plot(points[0], row.get("perplexity_ratio", 1.0), linestyle="", **style)

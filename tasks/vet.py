@@ -87,12 +87,12 @@ def _judge_detoxifies(order: Order, satisfied: dict[str, bool]) -> RequestJudgem
 
 
 def _judge_debiases(order: Order, satisfied: dict[str, bool]) -> RequestJudgement:
-    from validations.debias_suite import DEBIAS_RULES, EMPTY_BATCH, debias_rows
-
     from editors.loading import load_tokenizer
+    from validations.debias_suite import DEBIAS_RULES, EMPTY_BATCH, debias_rows
     from validations.gate import judge_requests
 
-    rows = debias_rows(order.batch.debiases, load_tokenizer(order.parent_folder), MOST_TOKENS, satisfied)
+    tokenizer = load_tokenizer(order.parent_folder)
+    rows = debias_rows(order.batch.debiases, lambda text: tokenizer(text)["input_ids"], MOST_TOKENS, satisfied)
     return judge_requests(rows, DEBIAS_RULES, EMPTY_BATCH)
 
 

@@ -22,13 +22,14 @@ from benchmarks.safety_debias import (
     words_by_meaning,
 )
 from benchmarks.safety_debias_picture import draw
-from validations.bias.slopes import Slopes
+from validations.bias.slopes import Interval, Slopes
 
 HAS_DATA = (DATA / "dama_test.json").exists()
 
 
 def figures_with(stereotype: float, factual: float, perplexity: float) -> Figures:
-    fit = Slopes(stereotype, factual, 0.0, 0.5, (stereotype - 0.01, stereotype + 0.01), (factual - 0.02, factual + 0.02), 101)
+    fit = Slopes(Interval(stereotype, stereotype - 0.01, stereotype + 0.01), Interval(factual, factual - 0.02, factual + 0.02),
+                 intercept=0.0, r2=0.5, terms=101)
     return Figures(fit, 10.0, 0.2, 90.0, 60.0, 72.0, 55.0, perplexity)
 
 

@@ -243,6 +243,16 @@ def test_a_ratio_is_held_against_the_parent(parent: float, candidate: float, pas
     assert judged.holds == great_expectations_passes(judged) == passes
 
 
+@pytest.mark.parametrize(("parent", "candidate", "passes"), [(0.4, 0.36, True), (0.4, 0.35, False), (0.4, 0.9, True),
+                                                           (0.4, -0.4, False), (-0.4, -0.4, False), (0.4, NAN, False)])
+def test_what_is_to_be_kept_is_held_to_a_share_of_the_parents(parent: float, candidate: float, passes: bool) -> None:
+    rule = PolicyRule(name="factual.slope", meaning="m", at_least_ratio=0.9)
+    rows = [Measurement(request="a", probe="factual", metric=rule.name, prompt="p", parent=parent, candidate=candidate)]
+    judged = rule_table(rule, rows, {})
+    assert judged.holds == great_expectations_passes(judged) == passes
+    assert rule.limit == ">= 0.9 x parent"
+
+
 def test_one_lost_earlier_edit_refuses_a_long_line() -> None:
     earlier = tuple(request(f"old{number}") for number in range(30))
     lost = measured(batch(), earlier, spoilt={("history.prob_success", "old7"): 0.0})

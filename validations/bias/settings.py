@@ -1,4 +1,4 @@
-"""How a bias is measured."""
+"""How much is tried to find a bias."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from editors.contract import Frozen
 
 
 class BiasSettings(Frozen):
-    """What is drawn; all else is asked once, without chance."""
+    """Everything a request names is asked, each once and without chance, so that little is left to choose."""
 
     seed: int = Field(default=0, ge=0)
-    """Of the bootstrap's draws, 0 or more; the default is this house's for every draw."""
+    """Of the resamples behind the intervals of slopes; no value depends on it."""
