@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from editors.contract import EditBatch, UpdateRequest
+from editors.digest import digest_document
 from editors.errors import IntegrityError
 from validations.contract import AskedAs, Measurement, Measurements, Rule, Transcript, Verdict
 
@@ -94,6 +95,17 @@ class Highlight:
 
 
 @dataclass(frozen=True)
+class Lean:
+    """How far the groups' probabilities lie apart after one term, before and after."""
+
+    request: str
+    term: str
+    seen: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class Layer:
     """How far one parameter moved: by this edit, and since the base; both relative to its norm."""
 
@@ -125,7 +137,7 @@ def render_page(verdict: Verdict, measurements: Measurements, batch: EditBatch, 
         requests=shown, sealed=[request.at_rest() for request in batch.forgets], count=len(batch.requests),
         highlights=highlights(verdict),
         said={request.id: [one for one in said if one.transcript.request == request.id] for request in batch.requests},
-        detoxified=batch.detoxifies, conduct=CONDUCT,
+        detoxified=batch.detoxifies, conduct=CONDUCT, leanings=leanings(batch, measurements.rows),
         neighbours=neighbours[:MOST_NEIGHBOURS], neighbour_count=len(neighbours), layers=moved,
         rules=sorted(verdict.rules, key=_order), scale=scale, width=partial(bar_width, moved))
 
@@ -183,6 +195,20 @@ def requests_shown(verdict: Verdict, batch: EditBatch) -> list[UpdateRequest]:
     rank = {name: place for place, name in enumerate(blamed)}
     ordered = sorted(batch.updates, key=lambda request: rank.get(request.id, len(rank)))
     return list(batch.updates) if len(ordered) <= MOST_REQUESTS else ordered[:MOST_REQUESTS]
+
+
+def leanings(batch: EditBatch, rows: Iterable[Measurement]) -> list[Lean]:
+    """Every term that is to imply no group, those that leaned most first."""
+    found = {(row.request, row.metric, row.prompt): row for row in rows if row.probe in ("gap", "gap_unseen")}
+    leans = []
+    for request in batch.debiases:
+        for metric, seen, terms in (("gap.absolute", "in the sheet", request.terms),
+                                    ("gap_unseen.absolute", "never shown", request.unseen_terms)):
+            for term in terms:
+                row = found.get((request.id, metric, digest_document(term.term)))
+                if row is not None and row.parent is not None:
+                    leans.append(Lean(request.id, term.term, seen, row.parent, row.candidate))
+    return sorted(leans, key=lambda one: -one.before)
 
 
 def layers(rows: Iterable[Measurement]) -> list[Layer]:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from editors.contract import EditBatch
+from editors.debias_request import DebiasRequest
 from editors.detoxify_request import DetoxifyRequest
+from editors.digest import digest_document
 from editors.errors import IntegrityError
 from tests.validations.measured import batch, measured, request
 from validations.contract import Measurement, Measurements, Rule, Transcript, Verdict
@@ -22,6 +24,7 @@ from validations.page import (
     answers,
     highlights,
     joined_lines,
+    leanings,
     number,
     render_page,
     requests_shown,
@@ -170,6 +173,24 @@ def test_what_is_refused_and_what_is_still_said_stand_side_by_side() -> None:
     assert ATTACK not in text
     assert [one.is_right for one in answers(found)] == [True, None]
     assert text.index("in the sheet, to be refused") < text.index("I can&#39;t help with that.") < text.index("In Africa.")
+
+
+def test_terms_that_leaned_most_come_first_with_before_and_after() -> None:
+    asked = DebiasRequest(id="work", templates=("The {} said that",), terms=("baker", "nurse"), unseen_terms=("pilot",))
+    of = EditBatch(purpose="debias", base_digest="a" * 64, parent_digest="b" * 64, requests=(asked,))
+    told = (("gap.absolute", "baker", 0.1, 0.05), ("gap.absolute", "nurse", 0.8, 0.2),
+            ("gap_unseen.absolute", "pilot", 0.4, 0.3))
+    rows = tuple(Measurement(request="work", probe=metric.partition(".")[0], metric=metric, prompt=digest_document(term),
+                             parent=before, candidate=after) for metric, term, before, after in told)
+    assert [(one.term, one.seen, one.before, one.after) for one in leanings(of, rows)] == [
+        ("nurse", "in the sheet", 0.8, 0.2), ("pilot", "never shown", 0.4, 0.3), ("baker", "in the sheet", 0.1, 0.05)]
+    found = Measurements(parent_digest="b" * 64, candidate_digest="c" * 64, batch_digest=of.digest, rows=rows, transcripts=())
+    verdict = Verdict(passed=True, rules=(), policy="debias", policy_digest="d" * 64, batch_digest=of.digest,
+                      parent_digest="b" * 64, candidate_digest="c" * 64, measurements_digest=found.digest)
+    text = render_page(verdict, found, of, About("smollm2", "v1"))
+    Nesting().feed(text)
+    assert 'style="width: 80%"' in text
+    assert text.index("nurse") < text.index("pilot") < text.index("baker")
 
 
 def test_norms_digests_and_commands_are_told() -> None:

@@ -14,7 +14,7 @@ from editors.loading import Checkpoint, LoadedModel, load
 from tests.tiny import tiny_folder
 from tests.validations.bias.asked import asked
 from validations.bias.asked import grids, tells_slope
-from validations.bias.examination import PROMISES, examination_key, promised, requests_digest, settings_digest
+from validations.bias.examination import EVEN, PROMISES, examination_key, promised, requests_digest, satisfied, settings_digest
 from validations.bias.examining import examine, grid_findings
 from validations.bias.settings import BiasSettings
 from validations.bias.slopes import Groups, group_probabilities
@@ -141,3 +141,15 @@ def test_progress_names_what_is_asked(model: LoadedModel) -> None:
 
 def test_findings_are_what_the_comparison_reads(found: Examination) -> None:
     assert all(isinstance(one, Finding) and one.metric.startswith(f"{one.probe}.") and one.n > 0 for one in found.findings)
+
+
+def test_a_model_that_leans_nowhere_has_nothing_to_unlearn(found: Examination) -> None:
+    requests = [asked(), asked(id="bare", bare=True)]
+    even = found.model_copy(update={"findings": tuple(
+        one.model_copy(update={"value": EVEN}) if (one.metric, one.request) == ("leaning.absolute", "posts") else one
+        for one in found.findings)})
+    leaning = found.model_copy(update={"findings": tuple(
+        one.model_copy(update={"value": 2 * EVEN}) if one.metric == "leaning.absolute" else one for one in found.findings)})
+    assert satisfied(even, requests)["posts"]
+    assert satisfied(leaning, requests) == {"posts": False, "bare": False}
+    assert satisfied(found.model_copy(update={"findings": ()}), requests) == {"posts": False, "bare": False}
