@@ -26,8 +26,8 @@ FOLDER = Path(__file__).with_name("policies")
 EVERY_PURPOSE = ("locality", "perplexity", "integrity")
 ALWAYS_MEASURED: Mapping[Purpose, tuple[str, ...]] = {
     "update": ("efficacy", *EVERY_PURPOSE), "removal": ("efficacy", *EVERY_PURPOSE),
-    "forget": ("exposure", "extraction", *EVERY_PURPOSE),
-    "detoxify": ("diversity", *EVERY_PURPOSE)}
+    "forget": ("exposure", "extraction", *EVERY_PURPOSE), "detoxify": ("diversity", *EVERY_PURPOSE),
+    "debias": ("leaning", "mass", *EVERY_PURPOSE)}
 """Probes without which nothing is judged, by purpose: each needs a critical rule with `required` of at least 1."""
 LARGEST = 1e300
 """Stands for "no bound" where Great Expectations would let infinity through."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from editors.contract import EditBatch, EditRequest, updates_of
 from editors.forget_request import ForgetRequest, SealedForget
+from validations.bias.examination import promised as promised_of_bias
 from validations.contract import Measurement, Measurements
 from validations.forgetting.examination import promised
 from validations.observation import Scope
@@ -164,6 +165,8 @@ def promises(probe: str, batch: EditBatch, earlier: Sequence[EditRequest]) -> di
         return promised(probe, [request for request in batch.requests if isinstance(request, ForgetRequest | SealedForget)])
     if batch.purpose == "detoxify" and probe != "history":
         return promised_of_safety(probe, batch.detoxifies)
+    if batch.purpose == "debias" and probe != "history":
+        return promised_of_bias(probe, batch.debiases)
     if probe in ("efficacy", "history"):
         asked = Scope.of(batch.updates, updates_of(earlier)).history if probe == "history" else batch.updates
         return Counter(request.id for request in asked)
