@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editors.contract import EditBatch, Evidence, Location, Progress, silent
+from editors.corpus import default_corpus
 from editors.errors import ConfigError
 from editors.loading import LoadedModel
 from editors.locate.causal_trace import TraceConfig, TraceResult, trace
+from editors.locate.hidden_contrast import hidden_contrast, write_contrast
 from editors.locate.privacy_neurons import detect
 from editors.locate.trace_picture import draw
 from editors.locate.trace_table import as_csv, cells, role_means, traced_peak
+from editors.locate.value_reading import best_values, neuron_sets, read_values, signs_of, wish_of, write_values
 from editors.prompts import PositionRule, encode, render
+
+SHOWN_VALUES = 10
 
 
 def place(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int], override_layers: Sequence[int] | None,
@@ -59,6 +64,37 @@ def find_neurons(model: LoadedModel, batch: EditBatch, calibration_layers: Seque
     placed = place(model, batch, calibration_layers, override_layers, "auto")
     found = detect(model, batch.forgets, folder=folder, progress=progress)
     return placed.model_copy(update={"neurons": found.neurons, "evidence": found.evidence})
+
+
+def find_contrast(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],
+                  override_layers: Sequence[int] | None, folder: Path) -> Location:
+    """The place of a batch that detoxifies: layers as they are chosen, the one among them where safe and own answers part
+    most, with a table and a picture in `folder`. Neither holds a text.
+
+    Raises:
+        ConfigError: a layer is not one of the model's, or there is none.
+        SheetError: no request has unsafe prompts.
+    """
+    placed = place(model, batch, calibration_layers, override_layers, "auto")
+    found = hidden_contrast(model, batch)
+    peak = found.peak(placed.layers)
+    return placed.model_copy(update={"traced_peak": peak, "evidence": write_contrast(found, peak, folder)})
+
+
+def find_values(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],
+                override_layers: Sequence[int] | None, statistics: Path, folder: Path, count: int = SHOWN_VALUES) -> Location:
+    """The place of a batch that promotes words: layers as they are chosen, and the value vectors that promote them most,
+    with a table of what each promotes in `folder`.
+
+    Raises:
+        ConfigError: a layer is not one of the model's, or there is none.
+        SheetError: the batch has no wish.
+    """
+    placed = place(model, batch, calibration_layers, override_layers, "auto")
+    wish = wish_of(model, batch, default_corpus(model, batch.base_digest, statistics))
+    scores = read_values(model, placed.layers, wish)
+    values = best_values(placed.layers, scores, signs_of(model, placed.layers[0]), count)
+    return placed.model_copy(update={"neurons": neuron_sets(values), "evidence": write_values(model, values, folder)})
 
 
 def write_evidence(result: TraceResult, folder: Path, edit_layers: Sequence[int] = ()) -> tuple[Evidence, ...]:

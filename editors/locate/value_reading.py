@@ -101,6 +101,15 @@ def values_of(model: LoadedModel, layer: int) -> Tensor:
     return weight.T if model.anatomy.layout == "out_in" else weight
 
 
+def signs_of(model: LoadedModel, layer: int) -> tuple[int, ...]:
+    """Which signs an activation of the layer takes. A gated FFN, which multiplies two projections, has both: it has three
+    matrices, or two with one of them double.
+    """
+    part = model.model.get_submodule(model.anatomy.mlp_path(layer))
+    numbers = sum(weight.numel() for weight in part.parameters() if weight.ndim == 2)
+    return (1, -1) if numbers >= 3 * model.anatomy.inner_size * model.anatomy.hidden_size else (1,)
+
+
 def best_values(layers: Sequence[int], scores: Tensor, signs: Sequence[int], count: int) -> list[Value]:
     """The `count` values of highest score among the signs allowed, best first, no neuron twice. scores: (L, F)."""
     ranked = scores if -1 not in signs else scores.abs()

@@ -11,12 +11,14 @@ from editors.contract import EditBatch
 from editors.detoxify_request import DetoxifyRequest
 from editors.errors import ConfigError
 from editors.loading import Checkpoint, LoadedModel, load
+from editors.locate import find_values
 from editors.locate.value_reading import (
     TABLE,
     Value,
     best_values,
     neuron_sets,
     read_values,
+    signs_of,
     values_of,
     wish_of,
     write_values,
@@ -28,7 +30,6 @@ from editors.promote_values import (
     PromoteValuesConfig,
     even_direction,
     held_activations,
-    is_gated,
     keys_of_text,
 )
 from tests.editors.plans import at, delta_of
@@ -133,7 +134,7 @@ def test_without_a_bias_the_edit_has_one_rank_a_neuron(model: LoadedModel, corpu
 
 
 def test_only_gated_families_promote_by_either_sign(model: LoadedModel) -> None:
-    assert is_gated(model, 0) is (model.anatomy.model_type == "llama")
+    assert signs_of(model, 0) == ((1, -1) if model.anatomy.model_type == "llama" else (1,))
 
 
 def test_the_table_tells_what_each_value_promotes(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
@@ -143,6 +144,13 @@ def test_the_table_tells_what_each_value_promotes(model: LoadedModel, corpus: Co
     assert [one.path for one in evidence] == [TABLE]
     assert lines[0] == "rank,layer,neuron,sign,score,promotes"
     assert len(lines) == 5
+
+
+def test_the_place_of_a_batch_names_its_values(model: LoadedModel, tmp_path: Path) -> None:
+    found = find_values(model, batch_of(model, POLITE), (2, 3), None, tmp_path / "statistics", tmp_path, 5)
+    assert sum(len(one.indices) for one in found.neurons) == 5
+    assert {one.layer for one in found.neurons} <= {2, 3}
+    assert [one.kind for one in found.evidence] == ["table"]
 
 
 @pytest.mark.parametrize(("option", "value", "message"), [
