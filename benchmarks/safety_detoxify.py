@@ -37,12 +37,12 @@ EDITORS = ("contrast", "dinm", "promote_values")
 METHODS = (*EDITORS, "plain dinm", "plain promote")
 DEFAULT: Mapping[Form, str] = {"plain": "promote_values", "chat": "contrast"}
 TAUGHT_OPENINGS, DRAWN, SAMPLES = 30, 4, 8
-QUICK_OPENINGS, QUICK_SAMPLES, QUICK_PARAGRAPHS, SENTENCES, QUICK_SENTENCES = 30, 4, 16, 120, 40
+QUICK_OPENINGS, QUICK_SAMPLES, QUICK_PARAGRAPHS, SENTENCES, QUICK_SENTENCES, QUICK_CHATS = 30, 4, 16, 120, 40, 3
 
 
 def texts_of(data: Path, *, quick: bool) -> Texts:
     """What is asked of every model: the `report` part; a quick run asks less."""
-    asked = chats()
+    asked = chats()[:QUICK_CHATS if quick else None]
     report = openings(data, "report").toxic[:QUICK_OPENINGS if quick else None]
     sentences = sensitive_sentences(data, "report")[::2 if quick else 1][:QUICK_SENTENCES if quick else SENTENCES]
     paragraphs = json.loads((data / "wikipedia_paragraphs.json").read_text(encoding="utf-8"))
@@ -51,11 +51,11 @@ def texts_of(data: Path, *, quick: bool) -> Texts:
                  QUICK_SAMPLES if quick else SAMPLES)
 
 
-def taught(model: LoadedModel, data: Path, form: Form) -> tuple[DetoxifyRequest, ...]:
+def taught(model: LoadedModel, texts: Texts, data: Path, form: Form) -> tuple[DetoxifyRequest, ...]:
     """What the editors that work on examples are shown; what is measured only is left out."""
     if form == "chat":
         return tuple(request.model_copy(update={"unseen_unsafe": (), "unseen_benign": (), "sentences": ()})
-                     for request in chats())
+                     for request in texts.chats)
     train = openings(data, "train")
     toxic, judge = train.toxic[:TAUGHT_OPENINGS], house_judge()
     said = drawn_after(model, toxic, DRAWN)
@@ -99,7 +99,7 @@ def detoxify_table(quick: bool, progress: Progress = silent, *, methods: Sequenc
     texts = texts_of(data, quick=quick)
     document: dict[str, Any] = {"default": dict(DEFAULT), "quick": quick, "machine": machine(), "forms": {}}
     for form in forms:
-        before, requests = figures(model, texts, form, progress), taught(model, data, form)
+        before, requests = figures(model, texts, form, progress), taught(model, texts, data, form)
         rows: dict[str, Any] = {}
         document["forms"][form] = {"before": asdict(before), "methods": rows}
         for method in methods:

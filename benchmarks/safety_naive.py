@@ -14,7 +14,7 @@ from editors.contract import EditBatch
 from editors.dinm import Tuning
 from editors.loading import LoadedModel
 from editors.locate.hidden_contrast import hidden_contrast
-from editors.locate.value_reading import Value, best_values, read_values, wish_of
+from editors.locate.value_reading import Value, best_values, read_values, signs_of, wish_of
 from editors.moments import Corpus
 from editors.own_answers import safe_pairs
 from editors.patch import Patch, TensorEdit
@@ -31,7 +31,8 @@ def plain_promote(model: LoadedModel, batch: EditBatch, corpus: Corpus) -> Patch
     negative is held at -3. Where the family has no bias, by the static form that `promote_values` uses.
     """
     layers = range(model.anatomy.layer_count // 2, model.anatomy.layer_count)
-    values = best_values(list(layers), read_values(model, layers, wish_of(model, batch, corpus)), (1, -1), VALUES)
+    scores = read_values(model, layers, wish_of(model, batch, corpus))
+    values = best_values(list(layers), scores, signs_of(model, layers[0]), VALUES)
     chosen = sorted({value.layer for value in values})
     keys = keys_of_text(model, chosen, corpus)
     return Patch(tuple(_held(model, [value for value in values if value.layer == layer], keys[layer]) for layer in chosen))

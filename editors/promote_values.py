@@ -37,7 +37,7 @@ from editors.contract import EditBatch, Estimate, Location, Progress, silent
 from editors.corpus import default_corpus
 from editors.costs import RowSize, Work, estimate_of
 from editors.loading import LoadedModel
-from editors.locate.value_reading import OWN_TOKENS, Value, best_values, read_values, values_of, wish_of
+from editors.locate.value_reading import OWN_TOKENS, Value, best_values, read_values, signs_of, values_of, wish_of
 from editors.moments import Corpus, moment_files, read_moment
 from editors.options import check_ranges, config_from
 from editors.patch import Dense, LowRank, Patch, TensorEdit
@@ -125,7 +125,7 @@ class PromoteValues:
         layers = sorted(location.layers)
         corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
         scores = read_values(model, layers, wish_of(model, batch, corpus))
-        values = best_values(layers, scores, (1, -1) if is_gated(model, layers[0]) else (1,), self.config.neurons)
+        values = best_values(layers, scores, signs_of(model, layers[0]), self.config.neurons)
         chosen = sorted({value.layer for value in values})
         keys = keys_of_text(model, chosen, corpus)
         without_bias = [layer for layer in chosen if _bias_of(model, layer) is None]
@@ -145,15 +145,6 @@ class PromoteValues:
         told = provenance_of(self.name, self.config, model, batch, location, edits, corpus, found)
         return Patch(tuple(edits), {**told, "unevenness": unevenness,
                                     "values": [[one.layer, one.neuron, one.sign] for one in values]})
-
-
-def is_gated(model: LoadedModel, layer: int) -> bool:
-    """Whether the FFN multiplies two projections, so that its activations take both signs: it has three matrices, or two
-    with one of them double.
-    """
-    part = model.model.get_submodule(model.anatomy.mlp_path(layer))
-    numbers = sum(weight.numel() for weight in part.parameters() if weight.ndim == 2)
-    return numbers >= 3 * model.anatomy.inner_size * model.anatomy.hidden_size
 
 
 @torch.no_grad()

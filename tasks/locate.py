@@ -51,8 +51,10 @@ def _found(model: LoadedModel, order: Order, method: ChosenMethod, detector: Det
         return seek.find_neurons(*where, folder, house.progress, detector)
     if not order.trace or order.batch.forgets:
         return seek.place(*where, method.position)
-    if order.batch.detoxifies:
+    if any(request.unsafe for request in order.batch.detoxifies):
         return seek.find_contrast(*where, folder)
+    if order.batch.detoxifies:
+        return seek.find_values(*where, house.statistics, folder)
     if order.batch.debiases:
         return seek.find_lean(*where, folder, house.progress)
     return seek.locate(*where, method.position, folder, house.progress)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from editors.contract import EditBatch, Evidence, Location, Progress, silent
+from editors.corpus import default_corpus
 from editors.errors import ConfigError
 from editors.loading import LoadedModel
 from editors.locate.bias_trace import trace_bias, write_bias_evidence
@@ -14,7 +15,10 @@ from editors.locate.hidden_contrast import hidden_contrast, write_contrast
 from editors.locate.privacy_neurons import DetectorConfig, detect
 from editors.locate.trace_picture import draw
 from editors.locate.trace_table import as_csv, cells, role_means, traced_peak
+from editors.locate.value_reading import best_values, neuron_sets, read_values, signs_of, wish_of, write_values
 from editors.prompts import PositionRule, encode, render
+
+SHOWN_VALUES = 10
 
 
 def place(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int], override_layers: Sequence[int] | None,
@@ -67,18 +71,32 @@ def find_neurons(model: LoadedModel, batch: EditBatch, calibration_layers: Seque
 def find_contrast(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],
                   override_layers: Sequence[int] | None, folder: Path) -> Location:
     """The place of a batch that detoxifies: layers as they are chosen, and where safe and own answers part, with a table and
-    a picture of it in `folder`. Where only concepts are promoted there is no such evidence.
+    a picture of it in `folder`. Neither holds a text.
 
     Raises:
         ConfigError: a layer is not one of the model's, or there is none.
-        SheetError: a request is a chat, and the model has no chat template.
+        SheetError: no request has unsafe prompts.
     """
     placed = place(model, batch, calibration_layers, override_layers, "auto")
-    if not any(request.unsafe for request in batch.detoxifies):
-        return placed
     found = hidden_contrast(model, batch)
     evidence = write_contrast(found, found.peak(placed.layers), folder)
     return placed.model_copy(update={"traced_peak": found.peak(range(len(found.contrast))), "evidence": evidence})
+
+
+def find_values(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],
+                override_layers: Sequence[int] | None, statistics: Path, folder: Path, count: int = SHOWN_VALUES) -> Location:
+    """The place of a batch that promotes words: layers as they are chosen, and the value vectors that promote them most,
+    with a table of what each promotes in `folder`.
+
+    Raises:
+        ConfigError: a layer is not one of the model's, or there is none.
+        SheetError: the batch has no wish.
+    """
+    placed = place(model, batch, calibration_layers, override_layers, "auto")
+    wish = wish_of(model, batch, default_corpus(model, batch.base_digest, statistics))
+    scores = read_values(model, placed.layers, wish)
+    values = best_values(placed.layers, scores, signs_of(model, placed.layers[0]), count)
+    return placed.model_copy(update={"neurons": neuron_sets(values), "evidence": write_values(model, values, folder)})
 
 
 def find_lean(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],

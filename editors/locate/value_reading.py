@@ -49,10 +49,11 @@ class Value:
 
 
 def wish_of(model: LoadedModel, batch: EditBatch, corpus: Corpus) -> Tensor:
-    """What is to be promoted: t (V,) float32, summing to 0.
+    """What is to be promoted, two wishes t (2, V) float32 that each sum to 0 and must both be met.
 
-    The concepts against the words of ordinary text, or values that lift whatever is frequent would win; for requests
-    without any, safe answers against the model's own.
+    Concepts are to rise above all words, and above the words of ordinary text: by the first alone values that lift
+    whatever is frequent would win, by the second those that lift what nobody says. For requests without concepts safe
+    answers are to rise above the model's own.
 
     Raises:
         SheetError: no request has words or unsafe prompts that differ from what the model says.
@@ -60,11 +61,12 @@ def wish_of(model: LoadedModel, batch: EditBatch, corpus: Corpus) -> Tensor:
     size = len(model.model.get_output_embeddings().weight)
     words = [word for request in batch.detoxifies for word in request.concepts]
     rest = tuple(request for request in batch.detoxifies if not request.concepts)
-    wish = torch.zeros(size)
+    wish = torch.zeros(2, size)
     if words:
         wanted = [model.tokenizer(form, add_special_tokens=False)["input_ids"][0]
                   for word in words for form in (f" {word}", f" {word.capitalize()}")]
-        wish += _shares(wanted, size) - _shares([token for sequence in corpus.sequences for token in sequence], size)
+        usual = _shares([token for sequence in corpus.sequences for token in sequence], size)
+        wish += _shares(wanted, size) - torch.stack([torch.full((size,), 1 / size), usual])
     if rest:
         safe = safe_pairs(model, batch.model_copy(update={"requests": rest}))
         own = own_pairs(model, safe, OWN_TOKENS)
@@ -77,12 +79,13 @@ def wish_of(model: LoadedModel, batch: EditBatch, corpus: Corpus) -> Tensor:
 
 @torch.no_grad()
 def read_values(model: LoadedModel, layers: Sequence[int], wish: Tensor) -> Tensor:
-    """(L, F) the score of every value vector; that of -v is the same with the other sign, but for a norm with a bias.
+    """(L, F) the score of every value vector: the lesser of its scores for the wishes, 0 where they differ in sign. That of
+    -v is the same with the other sign, but for a norm with a bias.
 
     Args:
         model: The model, unchanged.
         layers: L of them.
-        wish: (V,) summing to 0.
+        wish: (W, V), each summing to 0.
     """
     head = model.model.get_output_embeddings().weight.float()
     wanted, mean = wish.float() @ head, head.mean(0)
@@ -91,7 +94,9 @@ def read_values(model: LoadedModel, layers: Sequence[int], wish: Tensor) -> Tens
     for layer in layers:
         normed = _normed(model, values_of(model, layer))
         deviation = (normed @ spread * normed).sum(1).clamp(min=1e-20).sqrt()
-        scores.append(normed @ wanted / deviation)
+        each = normed @ wanted.T / deviation[:, None]
+        agreed = (each.sign() == each[:, :1].sign()).all(1)
+        scores.append(torch.where(agreed, each[:, 0].sign() * each.abs().amin(1), 0.0))
     return torch.stack(scores)
 
 
@@ -99,6 +104,15 @@ def values_of(model: LoadedModel, layer: int) -> Tensor:
     """(F, D) the value vectors of a layer."""
     weight = model.model.get_parameter(model.anatomy.mlp_output_parameter(layer)).detach()
     return weight.T if model.anatomy.layout == "out_in" else weight
+
+
+def signs_of(model: LoadedModel, layer: int) -> tuple[int, ...]:
+    """Which signs an activation of the layer takes. A gated FFN, which multiplies two projections, has both: it has three
+    matrices, or two with one of them double.
+    """
+    part = model.model.get_submodule(model.anatomy.mlp_path(layer))
+    numbers = sum(weight.numel() for weight in part.parameters() if weight.ndim == 2)
+    return (1, -1) if numbers >= 3 * model.anatomy.inner_size * model.anatomy.hidden_size else (1,)
 
 
 def best_values(layers: Sequence[int], scores: Tensor, signs: Sequence[int], count: int) -> list[Value]:

@@ -12,6 +12,7 @@ from editors.detoxify_request import DetoxifyRequest
 from editors.dinm import Dinm, DinmConfig, Tuning, constraint, least_passing
 from editors.errors import ConfigError, SheetError
 from editors.loading import Checkpoint, LoadedModel, load
+from editors.locate import find_contrast
 from editors.locate.hidden_contrast import PICTURE, TABLE, HiddenContrast, answer_states, hidden_contrast, write_contrast
 from editors.own_answers import own_pairs, safe_pairs
 from editors.patch import applied
@@ -140,6 +141,14 @@ def test_the_evidence_is_a_table_and_a_picture_without_text(model: LoadedModel, 
     assert [one.path for one in evidence] == [TABLE, PICTURE]
     assert len((tmp_path / TABLE).read_text().splitlines()) == 1 + model.anatomy.layer_count
     assert (tmp_path / PICTURE).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_place_of_a_batch_has_its_layer_and_evidence(model: LoadedModel, tmp_path: Path) -> None:
+    batch = batch_of(model, CHAT)
+    found = find_contrast(model, batch, (1, 2), None, tmp_path)
+    assert found.layers == (1, 2)
+    assert found.traced_peak == hidden_contrast(model, batch).peak((1, 2))
+    assert [one.kind for one in found.evidence] == ["table", "picture"]
 
 
 def test_states_of_rows_do_not_depend_on_their_neighbours(model: LoadedModel) -> None:

@@ -11,12 +11,14 @@ from editors.contract import EditBatch
 from editors.detoxify_request import DetoxifyRequest
 from editors.errors import ConfigError
 from editors.loading import Checkpoint, LoadedModel, load
+from editors.locate import find_values
 from editors.locate.value_reading import (
     TABLE,
     Value,
     best_values,
     neuron_sets,
     read_values,
+    signs_of,
     values_of,
     wish_of,
     write_values,
@@ -28,7 +30,6 @@ from editors.promote_values import (
     PromoteValuesConfig,
     even_direction,
     held_activations,
-    is_gated,
     keys_of_text,
 )
 from tests.editors.plans import at, delta_of
@@ -61,16 +62,18 @@ def test_a_score_is_the_z_score_of_the_full_logits(model: LoadedModel, corpus: C
         for neuron in (0, 5):
             vector = values_of(model, layer)[neuron]
             logits = head(norm(vector / vector.norm() * len(vector) ** 0.5)).double()
-            expected = float(wish.double() @ (logits - logits.mean()) / logits.std(correction=0))
+            each = wish.double() @ (logits - logits.mean()) / logits.std(correction=0)
+            expected = float(max(each.min(), 0) + min(each.max(), 0))
             assert float(found[row, neuron]) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 def test_a_wish_sums_to_nothing_whether_of_words_or_of_contrast(model: LoadedModel, corpus: Corpus) -> None:
     for request in (POLITE, ASKED):
         wish = wish_of(model, batch_of(model, request), corpus)
-        assert float(wish.sum()) == pytest.approx(0, abs=1e-5)
+        assert wish.shape[0] == 2
+        assert wish.sum(1).tolist() == pytest.approx([0, 0], abs=1e-5)
         assert float(wish.abs().sum()) > 0.1
-    lifted = int(wish_of(model, batch_of(model, POLITE), corpus).argmax())
+    lifted = int(wish_of(model, batch_of(model, POLITE), corpus)[0].argmax())
     assert lifted in {model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0]
                       for word in ("thank", "Thank", "please", "Please")}
 
@@ -133,7 +136,7 @@ def test_without_a_bias_the_edit_has_one_rank_a_neuron(model: LoadedModel, corpu
 
 
 def test_only_gated_families_promote_by_either_sign(model: LoadedModel) -> None:
-    assert is_gated(model, 0) is (model.anatomy.model_type == "llama")
+    assert signs_of(model, 0) == ((1, -1) if model.anatomy.model_type == "llama" else (1,))
 
 
 def test_the_table_tells_what_each_value_promotes(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
@@ -143,6 +146,13 @@ def test_the_table_tells_what_each_value_promotes(model: LoadedModel, corpus: Co
     assert [one.path for one in evidence] == [TABLE]
     assert lines[0] == "rank,layer,neuron,sign,score,promotes"
     assert len(lines) == 5
+
+
+def test_the_place_of_a_batch_names_its_values(model: LoadedModel, tmp_path: Path) -> None:
+    found = find_values(model, batch_of(model, POLITE), (2, 3), None, tmp_path / "statistics", tmp_path, 5)
+    assert sum(len(one.indices) for one in found.neurons) == 5
+    assert {one.layer for one in found.neurons} <= {2, 3}
+    assert [one.kind for one in found.evidence] == ["table"]
 
 
 @pytest.mark.parametrize(("option", "value", "message"), [
