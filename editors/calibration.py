@@ -20,7 +20,7 @@ from editors.errors import IntegrityError
 
 FOLDER = Path(__file__).with_name("calibrations")
 ONE_LAYER = ("rome", "finetune")
-TWO_LAYERS = ("lsdm",)
+FIFTH = ("lsdm",)
 ALL_LAYERS = ("depn",)
 UPPER_LAYERS = ("dama",)
 
@@ -44,7 +44,7 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
     `measured` is the folder of sweeps on this machine, asked after what ships, and before what was measured on a model of
     the same shapes. A model of unknown shapes gets layers by
     depth: MEMIT the five from one seventh of the depth, ROME one at a sixth (the authors' choices for GPT-J and Llama lie
-    there), LSDM two below the middle, DAMA those above two thirds, DEPN all, since it seeks its neurons itself.
+    there), LSDM the one at a fifth, DAMA those above two thirds, DEPN all, since it seeks its neurons itself.
 
     Raises:
         IntegrityError: the file in `measured` cannot be read.
@@ -62,8 +62,8 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
     first = count // 7
     layers = (min(count // 6, count - 1),) if method in ONE_LAYER else tuple(range(first, min(first + 5, count)))
     layers = tuple(range(count)) if method in ALL_LAYERS else layers
-    # where keys told unseen terms apart best on SmolLM2: a fifth and eleven thirtieths of the depth
-    layers = tuple(dict.fromkeys((count // 5, 11 * count // 30))) if method in TWO_LAYERS else layers
+    # where keys told a meaning from a stereotype best on SmolLM2
+    layers = (count // 5,) if method in FIFTH else layers
     # the authors' 21 to 29 of 32: the last quarter but for the very last
     layers = tuple(range(2 * count // 3, max(count - 2, 2 * count // 3 + 1))) if method in UPPER_LAYERS else layers
     return Calibration(layers, {}, "by depth, not measured on this model", False)
