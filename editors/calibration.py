@@ -20,7 +20,7 @@ from editors.errors import IntegrityError
 
 FOLDER = Path(__file__).with_name("calibrations")
 ONE_LAYER = ("rome", "finetune")
-TWO_LAYERS = ("lsdm",)
+AT_A_FIFTH = ("lsdm",)
 ALL_LAYERS = ("depn", "dinm", "promote_values")
 MIDDLE_LAYERS = ("contrast",)
 UPPER_LAYERS = ("dama",)
@@ -45,7 +45,7 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
     `measured` is the folder of sweeps on this machine, asked after what ships, and before what was measured on a model of
     the same shapes. A model of unknown shapes gets layers by
     depth: MEMIT the five from one seventh of the depth, ROME one at a sixth (the authors' choices for GPT-J and Llama lie
-    there), LSDM two below the middle, methods that seek their layer or neurons themselves all, what is written at a
+    there), LSDM the one at a fifth, methods that seek their layer or neurons themselves all, what is written at a
     prompt's end the four from the middle on, DAMA those above two thirds.
 
     Raises:
@@ -68,9 +68,9 @@ def _by_depth(method: str, count: int) -> tuple[int, ...]:
         return tuple(range(count))
     if method in ONE_LAYER:
         return (min(count // 6, count - 1),)
-    if method in TWO_LAYERS:
-        # where keys told unseen terms apart best on SmolLM2: a fifth and eleven thirtieths of the depth
-        return tuple(dict.fromkeys((count // 5, 11 * count // 30)))
+    if method in AT_A_FIFTH:
+        # where keys told a meaning from a stereotype best on SmolLM2
+        return (count // 5,)
     if method in UPPER_LAYERS:
         # the authors' 21 to 29 of 32: the last quarter but for the very last
         return tuple(range(2 * count // 3, max(count - 2, 2 * count // 3 + 1)))

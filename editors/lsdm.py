@@ -57,9 +57,9 @@ class LsdmConfig:
     More of it carries over to terms not named, and writes less of what was searched."""
     preserve_weight: float = 4.0
     """Weight of one use of a definitional term against one term. Range [0, 1e6]. Authors: 1."""
-    gain: float = 3.2
+    gain: float = 3.8
     """How far beyond equal odds the writing aims. Range (0, 10]. The ridge makes it fall short by about as
-    much: on SmolLM2 terms that were named end a quarter of their lean beyond level, terms that were not named half way."""
+    much: on SmolLM2 terms that were named end a third of their lean beyond level, others half way there."""
     contexts: int = 0
     """How many times a term stands behind other text as well. Range [0, 6]."""
     spread: Spread = "even"
