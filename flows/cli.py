@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from editors.errors import ConfigError, SutureError
+from editors.errors import ConfigError
 from flows import console
-from flows.settings import Settings, read_settings
+from flows.answering import JsonOption, VersionArgument, answering, print_answer
+from flows.cli_keeping import keeping
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,29 +26,14 @@ channel back, bit for bit.
 Start here: `suture edit examples/facts.yaml --dry-run`
 """,
 )
+app.add_typer(keeping)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 SheetArgument = Annotated[str, typer.Argument(help="Edit sheet: YAML, JSON or JSONL; a file or s3://bucket/key.")]
 BaseArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A base as a sheet names it: packaged, folder, hub id, s3://.")]
-VersionArgument = Annotated[str, typer.Argument(help="A version as `suture edit` prints it, or its unique beginning.")]
 ChannelArgument = Annotated[str, typer.Argument(help="A line of releases, for example `demo`.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name, where several have this channel.")]
 ByOption = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the user running this.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")]
-
-
-@contextmanager
-def answering(as_json: bool) -> Iterator[Settings]:
-    """Give the settings, and turn a typed error into a message and its exit code."""
-    try:
-        yield read_settings()
-    except SutureError as error:
-        console.show_error(error, as_json)
-        raise typer.Exit(error.exit_code) from error
-
-
-def _print(answer: dict[str, Any], show: Any, as_json: bool) -> None:
-    console.show_json(answer) if as_json else show(answer)
 
 
 @app.command()
@@ -69,10 +53,10 @@ def edit(
         from flows import run
 
         if dry_run:
-            _print(run.dry_run(settings, sheet, quiet=as_json), console.show_plan, as_json)
+            print_answer(run.dry_run(settings, sheet, quiet=as_json), console.show_plan, as_json)
             return
         answer = run.edit(settings, sheet, quiet=as_json)
-        _print(answer, console.show_edit, as_json)
+        print_answer(answer, console.show_edit, as_json)
         if not answer["passed"]:
             raise typer.Exit(3)
 
@@ -86,7 +70,7 @@ def locate(sheet: SheetArgument, as_json: JsonOption = False) -> None:
     with answering(as_json) as settings:
         from flows import run
 
-        _print(run.locate(settings, sheet, quiet=as_json), console.show_location, as_json)
+        print_answer(run.locate(settings, sheet, quiet=as_json), console.show_location, as_json)
 
 
 @app.command()
@@ -102,7 +86,7 @@ def measure(
     with answering(as_json) as settings:
         from flows import run
 
-        _print(run.measure(settings, sheet, version, quiet=as_json), console.show_measured, as_json)
+        print_answer(run.measure(settings, sheet, version, quiet=as_json), console.show_measured, as_json)
 
 
 @app.command()
@@ -118,7 +102,7 @@ def warm(
     with answering(as_json) as settings:
         from flows import run
 
-        _print(run.warm(settings, model, layers, quiet=as_json), console.show_warmed, as_json)
+        print_answer(run.warm(settings, model, layers, quiet=as_json), console.show_warmed, as_json)
 
 
 @app.command()
@@ -135,7 +119,7 @@ def calibrate(
     with answering(as_json) as settings:
         from flows import run
 
-        _print(run.calibrate(settings, model, facts, method or [], quiet=as_json), console.show_calibrated, as_json)
+        print_answer(run.calibrate(settings, model, facts, method or [], quiet=as_json), console.show_calibrated, as_json)
 
 
 @app.command()
@@ -156,7 +140,7 @@ def approve(
         if not reason:
             raise ConfigError("a decision needs a reason", 'add --reason "..."')
         answer = release.approve(settings, version, by or settings.user, reason, refuse=refuse)
-        _print(answer, console.show_decision, as_json)
+        print_answer(answer, console.show_decision, as_json)
 
 
 @app.command()
@@ -171,7 +155,7 @@ def promote(
         from flows import run
 
         answer = run.promote(settings, version, by or settings.user, reason, quiet=as_json)
-        _print(answer, console.show_promotion, as_json)
+        print_answer(answer, console.show_promotion, as_json)
 
 
 @app.command()
@@ -191,7 +175,7 @@ def rollback(
         from flows import run
 
         answer = run.rollback(settings, channel, to, by or settings.user, reason, model, quiet=as_json)
-        _print(answer, console.show_rollback, as_json)
+        print_answer(answer, console.show_rollback, as_json)
 
 
 @app.command()
@@ -214,7 +198,7 @@ def remove(
         from flows import run
 
         answer = run.remove(settings, version, channel, policy, reason, quiet=as_json)
-        _print(answer, console.show_edit, as_json)
+        print_answer(answer, console.show_edit, as_json)
         if not answer["passed"]:
             raise typer.Exit(3)
 
@@ -241,7 +225,7 @@ def pull(
             raise ConfigError(f"pull needs exactly one of CHANNEL, --version and --base, got {targets}",
                               "suture pull demo ./model")
         answer = release.pull(settings, Path(folder), url, places[0] if places else None, version, base, model)
-        _print(answer, console.show_pulled, as_json)
+        print_answer(answer, console.show_pulled, as_json)
 
 
 @app.command()
@@ -253,7 +237,7 @@ def history(channel: ChannelArgument, model: ModelOption = None, as_json: JsonOp
     with answering(as_json) as settings:
         from flows import release
 
-        _print(release.history(settings, channel, model), console.show_history, as_json)
+        print_answer(release.history(settings, channel, model), console.show_history, as_json)
 
 
 @app.command()
@@ -265,7 +249,7 @@ def show(version: VersionArgument, as_json: JsonOption = False) -> None:
     with answering(as_json) as settings:
         from flows import release
 
-        _print(release.show(settings, version), console.show_version, as_json)
+        print_answer(release.show(settings, version), console.show_version, as_json)
 
 
 def main() -> None:

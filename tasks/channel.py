@@ -19,6 +19,7 @@ from tasks.manifest import (
     parse,
     release_key,
 )
+from tasks.signing import verify_release
 from tasks.store import Store, blob_key
 
 Version = TypeVar("Version", bound=Contents)
@@ -84,9 +85,11 @@ def read_pointer(store: Store, model: str, channel: str) -> tuple[Pointer, str]:
 def read_release(store: Store, model: str, version: str, expected: str | None = None) -> tuple[ReleaseManifest, str]:
     """A published version's manifest and its SHA-256; `expected` is the SHA-256 that a pointer or the ledger names.
 
+    Where the store is told whose signatures count, this is the one door, and behind it is no release without one.
+
     Raises:
         NotFound: no such release.
-        IntegrityError: the manifest is not the expected one, or contradicts itself.
+        IntegrityError: the manifest is not the expected one, contradicts itself, or lacks a signature that counts.
     """
     key = release_key(model, version)
     body, _ = store.get_bytes(key)
@@ -94,7 +97,10 @@ def read_release(store: Store, model: str, version: str, expected: str | None = 
     if expected is not None and found != expected:
         raise IntegrityError(f"{address(store, key)} was changed: expected sha256 {expected}, found {found}",
                              "restore it from a backup, or leave this release: suture rollback CHANNEL")
-    return _named(parse(ReleaseManifest, body, address(store, key)), model, version, address(store, key)), found
+    manifest = _named(parse(ReleaseManifest, body, address(store, key)), model, version, address(store, key))
+    if store.location.verifier is not None and found not in store.verified:
+        store.verified[found] = verify_release(store, manifest, body, store.location.verifier)
+    return manifest, found
 
 
 def read_candidate(store: Store, model: str, version: str) -> Candidate:

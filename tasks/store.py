@@ -42,6 +42,8 @@ class Store:
     def __init__(self, location: StoreLocation) -> None:
         self.location = location
         self._quotes_etags: bool | None = None
+        self.verified: dict[str, str] = {}
+        """Manifests whose signature this process has checked: SHA-256 -> key of the signature."""
 
     def head(self, key: str) -> StoredObject:
         """Size and ETag of one object; raises NotFound when there is none."""
