@@ -1,4 +1,4 @@
-"""Keeping the store: sign releases that are older than the key."""
+"""Keeping the store: sign releases that are older than the key, and remove what nothing names any more."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from flows.house import open_house
 from flows.settings import Settings
 from tasks import channel as channels
 from tasks import decisions
+from tasks.collect import Ages
+from tasks.collect import collect as collect_garbage
 from tasks.publish import check_named
 from tasks.signing import sign_release
 from tasks.store import Store
@@ -40,3 +42,20 @@ def sign(settings: Settings, version: str) -> dict[str, Any]:
             signed.append(one)
             one = manifest.parent
     return {"version": full, "model": model, "signed": signed, "signer": house.signer.name}
+
+
+def collect(settings: Settings, older_than: float, grace: float, *, dry_run: bool) -> dict[str, Any]:
+    """Put aside what nothing names, and remove what lay aside for the grace period.
+
+    Raises:
+        IntegrityError: a record cannot be read; nothing was touched.
+    """
+    ages = Ages(candidate_days=older_than, grace_hours=grace)
+    with open_house(settings) as house:
+        store = house.store
+        found = collect_garbage(store, ages, dry_run=dry_run)
+    rows = [{"what": what, "key": one.key, "why": one.why, "bytes": one.size_bytes, "written": one.modified.isoformat()}
+            for what, group in (("put aside", found.put_aside), ("remove", found.removed)) for one in group]
+    return {"store": store.location.url, "dry_run": dry_run, "rows": rows, "restored": list(found.restored),
+            "bytes": sum(one.size_bytes for one in found.removed), "kept_objects": found.kept_objects,
+            "next": ["suture gc"] if dry_run and rows else []}

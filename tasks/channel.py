@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TypeVar
 
 from editors.contract import EditBatch, Frozen
@@ -21,6 +22,7 @@ from tasks.manifest import (
 )
 from tasks.signing import verify_release
 from tasks.store import Store, blob_key
+from tasks.store_errors import TRASH
 
 Version = TypeVar("Version", bound=Contents)
 
@@ -138,12 +140,17 @@ def read_document(store: Store, blob: Blob, what: str) -> bytes:
     Raises:
         IntegrityError: it is gone, or its bytes have another digest.
     """
+    return read_blob(store, blob.sha256, what)
+
+
+def read_blob(store: Store, digest: str, what: str) -> bytes:
+    """The bytes of a small blob whose size nobody wrote down; raises as `read_document`."""
     try:
-        body, _ = store.get_bytes(blob_key(blob.sha256))
+        body = _bytes_of(store, blob_key(digest))
     except NotFound as error:
         raise IntegrityError(f"{what} is gone: {error.message}", "restore the blob from a backup") from error
-    if (found := digest_bytes(body)) != blob.sha256:
-        raise IntegrityError(f"{what} is damaged: expected sha256 {blob.sha256}, found {found}",
+    if (found := digest_bytes(body)) != digest:
+        raise IntegrityError(f"{what} is damaged: expected sha256 {digest}, found {found}",
                              "restore the blob from a backup")
     return body
 
@@ -156,6 +163,16 @@ def read_batches(store: Store, contents: Contents) -> tuple[EditBatch, ...]:
     """
     bodies = (read_document(store, entry.batch, f"the batch of patch {entry.digest[:12]}") for entry in contents.stack)
     return tuple(parse(EditBatch, body, "a batch of the stack") for body in bodies)
+
+
+def _bytes_of(store: Store, key: str) -> bytes:
+    try:
+        return store.get_bytes(key)[0]
+    except NotFound:
+        # a collection that ran beside a publish may have put it aside
+        with suppress(NotFound):
+            return store.get_bytes(TRASH + key)[0]
+        raise
 
 
 def _named(record: Version, model: str, version: str, where: str) -> Version:

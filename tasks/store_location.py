@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -57,11 +58,12 @@ class StoreLocation:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object: its key below the store's prefix, its size, and its ETag as the store gave it."""
+    """One object: its key below the store's prefix, its size, its ETag as the store gave it, and when it was written."""
 
     key: str
     size_bytes: int
     etag: str
+    modified: datetime
 
 
 @dataclass(frozen=True)
