@@ -30,7 +30,8 @@ def find_version(store: Store, name: str) -> tuple[str, str]:
     found = set()
     for stored in store.list("models/"):
         parts = stored.key.split("/")
-        if len(parts) == 4 and parts[2] in ("candidates", "releases") and parts[3].startswith(name[:VERSION_LENGTH]):
+        is_version = len(parts) == 4 and parts[2] in ("candidates", "releases") and parts[3].endswith(".json")
+        if is_version and parts[3].startswith(name[:VERSION_LENGTH]):
             found.add((parts[1], parts[3].removesuffix(".json")))
     if not found:
         raise NotFound(f"no version {name!r} in {store.location.url}", "see the versions: suture history CHANNEL")

@@ -9,6 +9,7 @@ import typer
 
 from editors.errors import ConfigError
 from flows import cli_rounds, console
+from flows.cli_keeping import keeping
 from flows.cli_options import (
     BaseArgument,
     ByOption,
@@ -19,8 +20,8 @@ from flows.cli_options import (
     SheetArgument,
     VersionArgument,
     answering,
+    print_answer,
 )
-from flows.cli_options import print_answer as _print
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +37,7 @@ channel back, bit for bit.
 Start here: `suture edit examples/facts.yaml --dry-run`
 """,
 )
+app.add_typer(keeping)
 
 @app.command()
 def edit(
@@ -54,10 +56,10 @@ def edit(
         from flows import run
 
         if dry_run:
-            _print(run.dry_run(settings, sheet, quiet=as_json), console.show_plan, as_json)
+            print_answer(run.dry_run(settings, sheet, quiet=as_json), console.show_plan, as_json)
             return
         answer = run.edit(settings, sheet, quiet=as_json)
-        _print(answer, console.show_edit, as_json)
+        print_answer(answer, console.show_edit, as_json)
         if not answer["passed"]:
             raise typer.Exit(3)
 
@@ -71,7 +73,7 @@ def locate(sheet: SheetArgument, as_json: JsonOption = False) -> None:
     with answering(as_json) as settings:
         from flows import run
 
-        _print(run.locate(settings, sheet, quiet=as_json), console.show_location, as_json)
+        print_answer(run.locate(settings, sheet, quiet=as_json), console.show_location, as_json)
 
 
 @app.command()
@@ -87,7 +89,7 @@ def measure(
     with answering(as_json) as settings:
         from flows import run
 
-        _print(run.measure(settings, sheet, version, quiet=as_json), console.show_measured, as_json)
+        print_answer(run.measure(settings, sheet, version, quiet=as_json), console.show_measured, as_json)
 
 
 @app.command()
@@ -103,7 +105,7 @@ def warm(
     with answering(as_json) as settings:
         from flows import run
 
-        _print(run.warm(settings, model, layers, quiet=as_json), console.show_warmed, as_json)
+        print_answer(run.warm(settings, model, layers, quiet=as_json), console.show_warmed, as_json)
 
 
 @app.command()
@@ -120,7 +122,7 @@ def calibrate(
     with answering(as_json) as settings:
         from flows import run
 
-        _print(run.calibrate(settings, model, facts, method or [], quiet=as_json), console.show_calibrated, as_json)
+        print_answer(run.calibrate(settings, model, facts, method or [], quiet=as_json), console.show_calibrated, as_json)
 
 
 @app.command()
@@ -141,7 +143,7 @@ def approve(
         if not reason:
             raise ConfigError("a decision needs a reason", 'add --reason "..."')
         answer = release.approve(settings, version, by or settings.user, reason, refuse=refuse)
-        _print(answer, console.show_decision, as_json)
+        print_answer(answer, console.show_decision, as_json)
 
 
 @app.command()
@@ -156,7 +158,7 @@ def promote(
         from flows import run
 
         answer = run.promote(settings, version, by or settings.user, reason, quiet=as_json)
-        _print(answer, console.show_promotion, as_json)
+        print_answer(answer, console.show_promotion, as_json)
 
 
 @app.command()
@@ -176,7 +178,7 @@ def rollback(
         from flows import run
 
         answer = run.rollback(settings, channel, to, by or settings.user, reason, model, quiet=as_json)
-        _print(answer, console.show_rollback, as_json)
+        print_answer(answer, console.show_rollback, as_json)
 
 
 @app.command()
@@ -199,7 +201,7 @@ def remove(
         from flows import run
 
         answer = run.remove(settings, version, channel, policy, reason, quiet=as_json)
-        _print(answer, console.show_edit, as_json)
+        print_answer(answer, console.show_edit, as_json)
         if not answer["passed"]:
             raise typer.Exit(3)
 
@@ -226,7 +228,7 @@ def pull(
             raise ConfigError(f"pull needs exactly one of CHANNEL, --version and --base, got {targets}",
                               "suture pull demo ./model")
         answer = release.pull(settings, Path(folder), url, places[0] if places else None, version, base, model)
-        _print(answer, console.show_pulled, as_json)
+        print_answer(answer, console.show_pulled, as_json)
 
 
 @app.command()
@@ -238,7 +240,7 @@ def history(channel: ChannelArgument, model: ModelOption = None, as_json: JsonOp
     with answering(as_json) as settings:
         from flows import release
 
-        _print(release.history(settings, channel, model), console.show_history, as_json)
+        print_answer(release.history(settings, channel, model), console.show_history, as_json)
 
 
 @app.command()
@@ -250,7 +252,7 @@ def show(version: VersionArgument, as_json: JsonOption = False) -> None:
     with answering(as_json) as settings:
         from flows import release
 
-        _print(release.show(settings, version), console.show_version, as_json)
+        print_answer(release.show(settings, version), console.show_version, as_json)
 
 
 for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve):

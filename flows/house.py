@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from editors.errors import ConfigError
 from flows.progress import current
 from flows.services import services
 from flows.settings import Settings
 from tasks.house import House
 from tasks.notify import Bell
 from tasks.privacy_key import PrivacyKey
+from tasks.signing import Signer
 
 
 @contextmanager
@@ -19,7 +21,22 @@ def open_house(settings: Settings) -> Iterator[House]:
     Bell(settings.notify).check()
     with services(settings, prefect=False) as held:
         yield House(root=settings.root, store=held.store(), mlflow_uri=held.mlflow_uri, user=settings.user,
-                    device=settings.device, progress=current().step, privacy_key=privacy_key_of(settings))
+                    device=settings.device, progress=current().step, privacy_key=privacy_key_of(settings),
+                    signer=signer_of(settings))
+
+
+def signer_of(settings: Settings) -> Signer | None:
+    """Who signs releases here.
+
+    Raises:
+        ConfigError: a certificate is named without its key.
+    """
+    if settings.signing_key is None:
+        if settings.signing_certificate or settings.signing_chain:
+            raise ConfigError("SUTURE_SIGNING_CERTIFICATE is set without SUTURE_SIGNING_KEY", "set the key as well")
+        return None
+    places = (settings.signing_key, settings.signing_certificate, settings.signing_chain)
+    return Signer(*(place.expanduser() if place else None for place in places))  # type: ignore[arg-type]
 
 
 def privacy_key_of(settings: Settings) -> PrivacyKey:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flows.settings import Settings
 
 if TYPE_CHECKING:
+    from tasks.signing import Verifier
     from tasks.store import Store
     from tasks.supervise import ServiceHandle
 
@@ -50,7 +51,7 @@ class Services:
         else:
             location = StoreLocation.parse(self.settings.store or "", endpoint_url=self.settings.endpoint_url,
                                            ca_bundle=self.settings.ca_bundle)
-        store = Store(location)
+        store = Store(replace(location, verifier=verifier_of(self.settings)))
         store.ensure_bucket()
         return store
 
@@ -66,6 +67,20 @@ class Services:
     def mlflow_uri(self) -> str:
         """The tracking server, or SQLite in the home."""
         return self.settings.mlflow_uri or f"sqlite:///{self.settings.root / 'mlflow' / 'mlflow.db'}"
+
+
+def verifier_of(settings: Settings) -> Verifier | None:
+    """Whose signatures count here; None where releases need none.
+
+    Raises:
+        ConfigError: both a key and authorities are named.
+    """
+    from tasks.signing import Verifier
+
+    key, authorities = settings.verify_key, settings.verify_authorities
+    if key is None and authorities is None:
+        return None
+    return Verifier(key.expanduser() if key else None, authorities.expanduser() if authorities else None)
 
 
 @contextmanager

@@ -45,6 +45,17 @@ class Settings(BaseSettings):
     privacy_key_file: Path | None = None
     """A file with the key, closed to others. None: `privacy.key` in the home, made when it is needed first."""
 
+    signing_key: Path | None = None
+    """Private key that signs releases, PEM, closed to others. None: releases stay unsigned."""
+    signing_certificate: Path | None = None
+    """Certificate of `signing_key`, PEM. None: signatures name the bare key."""
+    signing_chain: Path | None = None
+    """Certificates between `signing_certificate` and its authority, PEM."""
+    verify_key: Path | None = None
+    """Public key whose signatures count, PEM. With it or with `verify_authorities` no release is read unsigned."""
+    verify_authorities: Path | None = None
+    """Certificates of authorities; signatures by whoever has a certificate of theirs count, PEM."""
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -33,6 +33,7 @@ from tasks.policy import policy_of
 from tasks.records import Order, Registered
 from tasks.register import mark_approval, mirror_promotion
 from tasks.removal import order_removal, take_out
+from tasks.signing import sign_release
 from tasks.tracking import ChannelTruth
 from tasks.verify import fetch
 from tasks.vet import vet
@@ -129,7 +130,11 @@ def publish_version(model: str, version: str, house: House) -> publish.Release:
     if not house.store.exists(release_key(model, base_version(candidate.base.digest))):
         # without the base as release nothing is before the first promotion, and no rollback could lead there
         publish.publish_base(house.store, model, candidate.base, find_base(candidate.base.name, house), house.progress)
-    return publish.publish(house.store, candidate, None, house.progress)
+    release = publish.publish(house.store, candidate, None, house.progress)
+    if house.signer is not None:
+        for one in (base_version(candidate.base.digest), version):
+            sign_release(house.store, model, one, house.signer)
+    return release
 
 
 @stage("promote")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TypeVar
 
 from editors.contract import EditBatch, Frozen
@@ -19,7 +20,9 @@ from tasks.manifest import (
     parse,
     release_key,
 )
+from tasks.signing import verify_release
 from tasks.store import Store, blob_key
+from tasks.store_errors import TRASH
 
 Version = TypeVar("Version", bound=Contents)
 
@@ -84,9 +87,11 @@ def read_pointer(store: Store, model: str, channel: str) -> tuple[Pointer, str]:
 def read_release(store: Store, model: str, version: str, expected: str | None = None) -> tuple[ReleaseManifest, str]:
     """A published version's manifest and its SHA-256; `expected` is the SHA-256 that a pointer or the ledger names.
 
+    Where the store is told whose signatures count, this is the one door, and behind it is no release without one.
+
     Raises:
         NotFound: no such release.
-        IntegrityError: the manifest is not the expected one, or contradicts itself.
+        IntegrityError: the manifest is not the expected one, contradicts itself, or lacks a signature that counts.
     """
     key = release_key(model, version)
     body, _ = store.get_bytes(key)
@@ -94,7 +99,10 @@ def read_release(store: Store, model: str, version: str, expected: str | None = 
     if expected is not None and found != expected:
         raise IntegrityError(f"{address(store, key)} was changed: expected sha256 {expected}, found {found}",
                              "restore it from a backup, or leave this release: suture rollback CHANNEL")
-    return _named(parse(ReleaseManifest, body, address(store, key)), model, version, address(store, key)), found
+    manifest = _named(parse(ReleaseManifest, body, address(store, key)), model, version, address(store, key))
+    if store.location.verifier is not None and found not in store.verified:
+        store.verified[found] = verify_release(store, manifest, body, store.location.verifier)
+    return manifest, found
 
 
 def read_candidate(store: Store, model: str, version: str) -> Candidate:
@@ -132,12 +140,17 @@ def read_document(store: Store, blob: Blob, what: str) -> bytes:
     Raises:
         IntegrityError: it is gone, or its bytes have another digest.
     """
+    return read_blob(store, blob.sha256, what)
+
+
+def read_blob(store: Store, digest: str, what: str) -> bytes:
+    """The bytes of a small blob whose size nobody wrote down; raises as `read_document`."""
     try:
-        body, _ = store.get_bytes(blob_key(blob.sha256))
+        body = _bytes_of(store, blob_key(digest))
     except NotFound as error:
         raise IntegrityError(f"{what} is gone: {error.message}", "restore the blob from a backup") from error
-    if (found := digest_bytes(body)) != blob.sha256:
-        raise IntegrityError(f"{what} is damaged: expected sha256 {blob.sha256}, found {found}",
+    if (found := digest_bytes(body)) != digest:
+        raise IntegrityError(f"{what} is damaged: expected sha256 {digest}, found {found}",
                              "restore the blob from a backup")
     return body
 
@@ -150,6 +163,16 @@ def read_batches(store: Store, contents: Contents) -> tuple[EditBatch, ...]:
     """
     bodies = (read_document(store, entry.batch, f"the batch of patch {entry.digest[:12]}") for entry in contents.stack)
     return tuple(parse(EditBatch, body, "a batch of the stack") for body in bodies)
+
+
+def _bytes_of(store: Store, key: str) -> bytes:
+    try:
+        return store.get_bytes(key)[0]
+    except NotFound:
+        # a collection that ran beside a publish may have put it aside
+        with suppress(NotFound):
+            return store.get_bytes(TRASH + key)[0]
+        raise
 
 
 def _named(record: Version, model: str, version: str, where: str) -> Version:

@@ -8,6 +8,7 @@ from pathlib import Path
 from editors.contract import Progress, silent
 from editors.digest import digest_document
 from tasks.privacy_key import PrivacyKey
+from tasks.signing import Signer
 from tasks.stage import Workspace
 from tasks.store import Store
 from tasks.store_location import StoreLocation
@@ -23,6 +24,8 @@ class House:
     user: str
     privacy_key: PrivacyKey
     """Seals forget requests; read only where there is one."""
+    signer: Signer | None = None
+    """Signs releases; None: they stay unsigned."""
     device: str = "auto"
     progress: Progress = silent
 
@@ -62,5 +65,5 @@ def store_at(url: str, house: House) -> Store:
     asked = StoreLocation.parse(url)
     own = house.store.location
     if own.may_create_bucket and asked.bucket != own.bucket:
-        return Store(asked)
+        return Store(replace(asked, verifier=own.verifier))
     return Store(replace(own, bucket=asked.bucket, prefix=asked.prefix))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from editors.errors import ConfigError
+from tasks.closed_file import check_closed
 
 BYTES = 32
 SHORTEST = 32
@@ -40,14 +40,13 @@ class PrivacyKey:
             return _checked(self.given.get_secret_value(), "SUTURE_PRIVACY_KEY")
         if self.may_create and not self.file.exists():
             _create(self.file)
+        make = f"openssl rand -hex {BYTES} > {self.file}"
+        check_closed(self.file, "the privacy key", make)
         try:
-            mode, content = stat.S_IMODE(self.file.stat().st_mode), self.file.read_text(encoding="ascii")
+            content = self.file.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the privacy key {self.file} cannot be read: {type(error).__name__}",
-                              f"(umask 077; openssl rand -hex {BYTES} > {self.file})") from error
-        if mode & 0o077:
-            raise ConfigError(f"the privacy key {self.file} can be read by others: its mode is {mode:04o}, expected 0600",
-                              f"chmod 600 {self.file}")
+                              f"(umask 077; {make})") from error
         return _checked(content, str(self.file))
 
 

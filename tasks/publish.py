@@ -194,8 +194,17 @@ def _check_approved(store: Store, manifest: ReleaseManifest) -> str:
 
     The manifest may name other approvals than those that count today: it was published on earlier ones.
     """
+    return check_named(store, manifest, decisions.require(store, channels.read_candidate(
+        store, manifest.model, manifest.version)))
+
+
+def check_named(store: Store, manifest: ReleaseManifest, stands: decisions.Standing) -> str:
+    """The first of the decisions that a manifest names: that they were made about what it holds, whenever that was.
+
+    Raises:
+        IntegrityError: they were not.
+    """
     candidate = channels.read_candidate(store, manifest.model, manifest.version)
-    stands = decisions.require(store, candidate)
     given = {record.digest: record.decision.by for record in stands.records if record not in stands.foreign}
     named = {person(approval.by) for approval in manifest.approvals if given.get(approval.decision) == approval.by}
     enough = 1 if person(decisions.AUTOMATIC.by) in named else stands.rule.required

@@ -14,6 +14,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tasks.store_errors import (
     AGAIN,
     HINTS,
     LACKS,
+    TRASH,
     ConditionFailed,
     ImmutableConflict,
     PointerMoved,
@@ -42,12 +45,14 @@ class Store:
     def __init__(self, location: StoreLocation) -> None:
         self.location = location
         self._quotes_etags: bool | None = None
+        self.verified: dict[str, str] = {}
+        """Manifests whose signature this process has checked: SHA-256 -> key of the signature."""
 
     def head(self, key: str) -> StoredObject:
         """Size and ETag of one object; raises NotFound when there is none."""
         with self._operation("head", key) as target:
             answer = self._client.head_object(**target)
-        return StoredObject(key, answer["ContentLength"], answer["ETag"])
+        return StoredObject(key, answer["ContentLength"], answer["ETag"], answer["LastModified"])
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
@@ -75,7 +80,7 @@ class Store:
             paginator = self._client.get_paginator("list_objects_v2")
             pages = paginator.paginate(Bucket=self.location.bucket, Prefix=root + prefix)
             rows = [row for page in pages for row in page.get("Contents", ())]
-        found = (StoredObject(row["Key"].removeprefix(root), row["Size"], row["ETag"]) for row in rows)
+        found = (StoredObject(row["Key"].removeprefix(root), row["Size"], row["ETag"], row["LastModified"]) for row in rows)
         return tuple(sorted(found, key=lambda stored: stored.key))
 
     def put_new(self, key: str, body: bytes) -> bool:
@@ -145,18 +150,25 @@ class Store:
                     str(source), *target.values(), ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Config=self._transfer
                 )
         if before and not isinstance(source, bytes) and _changed(before, source.stat()):
-            self._delete(key)
+            self.delete(key)
             raise IntegrityError(f"{source} changed while it was uploaded as sha256 {digest}", hint=AGAIN)
         return BlobReceipt(digest, size, size)
 
     def get_blob(self, digest: str, to_path: Path) -> None:
-        """Bring a blob to disk, verified before it takes its name.
+        """Bring a blob to disk, verified before it takes its name; also one that a collection has put aside.
 
         Raises:
             NotFound: When the store has no such blob.
             IntegrityError: When its bytes do not have its digest; nothing is left on disk.
         """
-        key = blob_key(digest)
+        try:
+            self._download(blob_key(digest), digest, to_path)
+        except NotFound:
+            with suppress(NotFound):
+                return self._download(TRASH + blob_key(digest), digest, to_path)
+            raise
+
+    def _download(self, key: str, digest: str, to_path: Path) -> None:
         partial = to_path.with_name(f".{to_path.name}.{uuid.uuid4().hex}.partial")
         try:
             with self._operation("get", key) as target, partial.open("xb") as file:
@@ -172,9 +184,22 @@ class Store:
         finally:
             partial.unlink(missing_ok=True)
 
-    def remove(self, key: str) -> None:
-        """Delete an object; one that is gone already is no fault."""
-        self._delete(key)
+    def move(self, key: str, to: str) -> None:
+        """Put an object under another key, within the store; raises NotFound when there is none."""
+        with self._operation("copy", key) as source, self._operation("copy", to) as target:
+            self._client.copy(source, *target.values(), ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Config=self._transfer)
+        self.delete(key)
+
+    def delete(self, key: str) -> None:
+        """Remove an object for good; none there is no error."""
+        with self._operation("delete", key) as target:
+            self._client.delete_object(**target)
+
+    def clock(self) -> datetime:
+        """The store's own time, by which ages of its objects are told."""
+        with self._operation("head bucket", ""):
+            answer = self._client.head_bucket(Bucket=self.location.bucket)
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
 
     def ensure_bucket(self) -> None:
         """See that the bucket exists; only on the embedded server is a missing one made."""
@@ -216,7 +241,7 @@ class Store:
                         return quotes
         finally:
             with suppress(StoreError):
-                self._delete(key)
+                self.delete(key)
         raise StoreLacksConditionalWrites(
             f"{self.location.url} at {self._endpoint} ignores If-None-Match or If-Match: two promotions could both win",
             hint=LACKS,
@@ -256,10 +281,6 @@ class Store:
         with self._operation("put", key) as target:
             answer = self._client.put_object(**target, Body=body, ChecksumAlgorithm="SHA256", **condition)
             return str(answer["ETag"])
-
-    def _delete(self, key: str) -> None:
-        with self._operation("delete", key) as target:
-            self._client.delete_object(**target)
 
     @contextmanager
     def _operation(self, name: str, key: str) -> Iterator[dict[str, str]]:

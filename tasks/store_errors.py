@@ -25,6 +25,8 @@ HINTS = {
     "ENOSPC": "free some space and run the same command again",
 }
 FORBIDDEN = HINTS["AccessDenied"]
+TRASH = "trash/"
+"""What is put before the key of an object that lies aside, until it is removed for good."""
 UNKNOWN = "check the store's address, keys and settings, then run the same command again"
 LACKS = "publish to a store that honours conditional writes: AWS S3, SeaweedFS, MinIO, Ceph"
 AGAIN = "run the same command again; finished work is kept"

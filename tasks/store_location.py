@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from editors.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tasks.signing import Verifier
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class StoreLocation:
     ca_bundle: Path | None = None
     may_create_bucket: bool = False
     """True for the embedded server only: elsewhere a bucket has an owner and a bill."""
+    verifier: Verifier | None = None
+    """Whose signatures count: no release is read without one. None: releases need no signature."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefix", self.prefix.strip("/"))
@@ -52,11 +58,12 @@ class StoreLocation:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object: its key below the store's prefix, its size, and its ETag as the store gave it."""
+    """One object: its key below the store's prefix, its size, its ETag as the store gave it, and when it was written."""
 
     key: str
     size_bytes: int
     etag: str
+    modified: datetime
 
 
 @dataclass(frozen=True)
