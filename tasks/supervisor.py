@@ -82,16 +82,18 @@ def _stop_when_unused(server: subprocess.Popen[bytes], launch: Mapping[str, Any]
     directory = Path(launch["directory"])
     users = directory / "users.lock"
     descriptor = os.open(users, os.O_RDWR)
-    while True:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.utime(users)
-        last_use = users.stat().st_mtime_ns
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        time.sleep(launch["linger"])
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if users.stat().st_mtime_ns == last_use:
-                break
+    # a server whose home was deleted can be found by nobody
+    with suppress(FileNotFoundError):
+        while True:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.utime(users)
+            last_use = users.stat().st_mtime_ns
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            time.sleep(launch["linger"])
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if users.stat().st_mtime_ns == last_use:
+                    break
     # The exclusive lock is kept to the end of this process: a new user waits for it, then starts another server.
     (directory / "server.json").unlink(missing_ok=True)
     _stop(server, launch["grace"])

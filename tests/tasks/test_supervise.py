@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -91,6 +92,14 @@ def test_the_server_stops_after_its_last_user(tmp_path: Path) -> None:
         assert running.is_alive
     assert eventually(lambda: is_gone(running.pid))
     assert eventually(lambda: not (tmp_path / "listener" / "server.json").exists())
+
+
+def test_a_server_whose_home_was_deleted_stops(tmp_path: Path) -> None:
+    """Nobody can find it any more."""
+    home = tmp_path / "home"
+    with supervised(spec(linger_seconds=1.0), home) as running:
+        shutil.rmtree(home)
+    assert eventually(lambda: is_gone(running.pid), seconds=60)
 
 
 def test_two_processes_share_one_server_and_one_killed_user_does_not_end_it(tmp_path: Path) -> None:
