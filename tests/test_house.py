@@ -12,13 +12,15 @@ from validations.policy import load_policy
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("editors", "validations", "tasks", "flows")
+HELD_BACK = ("paraphrases", "unseen_templates", "unseen_unsafe")
+"""What a request, by its purpose, never shows to the editor."""
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_sheet_loads(path: Path) -> None:
     sheet = parse_sheet(path.read_bytes(), path.name)
     assert sheet.channel == "demo"
-    assert any(request.paraphrases for request in sheet.requests)
+    assert any(getattr(request, held_back, ()) for request in sheet.requests for held_back in HELD_BACK)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "validations" / "policies").glob("*.yaml")), ids=lambda path: path.stem)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from editors.debias_request import DebiasRequest
+from editors.sheet import parse_sheet
 from tests.validations.bias.asked import TERMS, UNSEEN, asked
+from validations.bias.examination import PROMISES, promised
 from validations.debias_suite import DEBIAS_RULES, EMPTY_BATCH, debias_rows
 from validations.gate import RequestJudgement, judge_requests
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "debias.yaml"
 
 
 def suite(*requests: DebiasRequest, limit: int = 64, satisfied: dict[str, bool] | None = None) -> RequestJudgement:
@@ -65,3 +70,10 @@ def test_length_ids_doubles_and_idle_requests_are_told() -> None:
 def test_what_weakens_the_evidence_is_a_warning() -> None:
     warned = found(suite(asked(bare=True)))
     assert warned == [("posts", f"request.{rule}", "warning") for rule in ("has_scores", "keeps_meanings", "has_unseen")]
+
+
+def test_the_example_is_sane_and_promises_every_probe() -> None:
+    sheet = parse_sheet(EXAMPLE.read_bytes(), EXAMPLE.name)
+    requests = [request for request in sheet.requests if isinstance(request, DebiasRequest)]
+    assert suite(*requests).problems == ()
+    assert {probe: promised(probe, requests) != {} for probe in PROMISES} == dict.fromkeys(PROMISES, True)
