@@ -40,8 +40,8 @@ def verify(
 ) -> None:
     """Is what a channel serves still what was approved? Every byte is hashed and every measurement taken again.
 
-    Needs to read the store, nothing else. Exit code 0: all is as it was. 6: a file is damaged, a number moved, or the gate
-    would refuse it now.
+    Needs to read the store, nothing else. Of a release that withdrew secrets only the bytes are looked at. Exit code 0: all is
+    as it was. 6: a file is damaged, a number moved, or the gate would refuse it now.
 
     Example: `suture verify demo`
     """

@@ -23,7 +23,7 @@ from tasks import ledger
 from tasks.house import House
 from tasks.manifest import Contents
 from tasks.measure import read_measurements
-from tasks.verify import DriftAlarm, drifts, order_again, recorded_measurements
+from tasks.verify import DriftAlarm, drifts, order_again, recorded_measurements, withdrew
 
 
 @flow(name="verify", persist_result=False)
@@ -66,13 +66,17 @@ def verify(channel: str, model: str | None = None, policy: str | None = None) ->
 
 
 def _measured_again(contents: Contents, folder: Path, channel: str, policy: str | None, house: House) -> dict[str, Any]:
+    recorded = recorded_measurements(contents, house)
+    if withdrew(contents):
+        return {"not_measured": len(recorded.rows), "notes": [
+            "it withdrew secrets, and its parent may still tell: nothing was asked, lest they be written down"]}
     order, edited = order_again(contents, folder, channel, policy, house)
     measured = take_measure(order, edited, house)
-    moved, missing = drifts(recorded_measurements(contents, house), read_measurements(measured))
     found = read_measurements(measured)
+    moved, missing = drifts(recorded, found)
     answer = {"measured": len(found.rows), "not_measured": missing, "drifted": [one.model_dump() for one in moved]}
     if missing:
-        # an order without its requests to forget would be refused for their absence
+        # a removal's batch without the requests to forget that stay would be refused for their absence
         return answer | {"notes": [f"{missing} numbers need texts that were to be forgotten; the gate was not asked again"]}
     verdict = pass_judgement(order, edited.candidate_digest, measured, house).verdict
     failed = [rule.name for rule in verdict.rules if not rule.passed and rule.severity == "critical"]

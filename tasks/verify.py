@@ -24,7 +24,7 @@ from tasks.manifest import Blob, Contents, base_version
 from tasks.policy import policy_of
 from tasks.pull import DOWNLOADS_AT_ONCE, pull, stack_files
 from tasks.records import Edited, Order
-from tasks.removal import read_record
+from tasks.removal import RECORD, read_record
 from validations.contract import Measurement, Measurements
 
 
@@ -103,6 +103,11 @@ def fetch(contents: Contents, folder: Path, house: House) -> tuple[Damage, ...]:
     if not found and (digest := Checkpoint(folder).digest) != contents.checkpoint:
         found.append(Damage(what="the checkpoint", problem=f"expected {contents.checkpoint}, found {digest}"))
     return tuple(found)
+
+
+def withdrew(contents: Contents) -> bool:
+    """Whether a version was made by a request to forget: the model before it may say the secret, whatever it is asked."""
+    return contents.stack[-1].purpose == "forget" and RECORD not in contents.artefacts
 
 
 def order_again(contents: Contents, folder: Path, channel: str, policy: str | None, house: House) -> tuple[Order, Edited]:
