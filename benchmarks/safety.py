@@ -11,28 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks import safety_debias
 from benchmarks.safety_detoxify import FORMS, METHODS, detoxify_table, tables_of
 from benchmarks.safety_detoxify_picture import draw
 from benchmarks.shipped import DATA, RESULTS, shown_progress, wide_console
 
-DEBIAS = "benchmarks.safety_debias"
 HALVES = ("detoxify", "debias")
-
-
-def halves() -> tuple[str, ...]:
-    """Those that this checkout has."""
-    return HALVES if find_spec(DEBIAS) else HALVES[:1]
 
 
 def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer prompts, samples, sentences and paragraphs")
-    parser.add_argument("--half", choices=halves(), help="only this one; default: all")
+    parser.add_argument("--half", choices=HALVES, help="only this one; default: all")
     parser.add_argument("--methods", nargs="+", metavar="NAME", choices=METHODS, default=METHODS,
                         help=f"to detoxify, of {', '.join(METHODS)}; default: all")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="of requests to detoxify; default: both")
@@ -47,12 +40,11 @@ def main() -> None:
     options, console = _options(), wide_console()
     plot = options.plot or (options.json.with_suffix(".png") if options.json else RESULTS / "safety.png")
     document: dict[str, Any] = {}
-    for half in [options.half] if options.half else halves():
+    for half in [options.half] if options.half else HALVES:
         with shown_progress(console) as show:
             if half == "debias":
-                debias = import_module(DEBIAS)
-                document[half] = debias.debias_table(options.quick, show, data=options.data)
-                console.print(debias.table_of(document[half]))
+                document[half] = safety_debias.debias_table(options.quick, show, data=options.data)
+                console.print(safety_debias.table_of(document[half]))
             else:
                 document[half] = detoxify_table(options.quick, show, methods=options.methods, forms=options.forms,
                                                 data=options.data)
