@@ -5,7 +5,7 @@ A term's lean x is the mean over its templates of log P(first) - log P(second). 
 pair, with the pair as one event, is held by its divergence from the unedited model's. One change serves all templates, so
 it is their mean that becomes level, and the loss can reach 0.
 
-Source: the equalised distribution as a target, Cai et al. 2024, arXiv:2402.11190 (LSDM), section 4.
+Source: the equalised distribution as a target, Cai et al. 2024, arXiv:2403.14409 (LSDM), section 4.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class LsdmConfig:
     """Weight of one use of a definitional term against one term. Range [0, 1e6]. Authors: 1."""
     gain: float = 3.8
     """How far beyond equal odds the writing aims. Range (0, 10]. The ridge makes it fall short by about as
-    much: on SmolLM2 terms that were named end a third of their lean beyond level, others half way there."""
+    much: on SmolLM2 at gain 3.2 named terms end a tenth beyond level, held-out ones 42% of the way."""
     contexts: int = 0
     """How many times a term stands behind other text as well. Range [0, 6]."""
     spread: Spread = "even"
