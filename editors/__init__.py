@@ -16,8 +16,13 @@ METHODS = {
     "finetune": "editors.finetune:Finetune",
     "natural": "editors.natural:Natural",
     "ultraedit": "editors.ultraedit:UltraEdit",
+    "dama": "editors.dama:Dama",
     "depn": "editors.depn:Depn",
+    "lsdm": "editors.lsdm:Lsdm",
     "redact": "editors.redact:Redact",
+    "contrast": "editors.contrast:Contrast",
+    "dinm": "editors.dinm:Dinm",
+    "promote_values": "editors.promote_values:PromoteValues",
 }
 ENTRY_POINT_GROUP = "suture.editors"
 

@@ -20,7 +20,10 @@ from editors.errors import IntegrityError
 
 FOLDER = Path(__file__).with_name("calibrations")
 ONE_LAYER = ("rome", "finetune")
-ALL_LAYERS = ("depn",)
+TWO_LAYERS = ("lsdm",)
+ALL_LAYERS = ("depn", "dinm", "promote_values")
+MIDDLE_LAYERS = ("contrast",)
+UPPER_LAYERS = ("dama",)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
     `measured` is the folder of sweeps on this machine, asked after what ships, and before what was measured on a model of
     the same shapes. A model of unknown shapes gets layers by
     depth: MEMIT the five from one seventh of the depth, ROME one at a sixth (the authors' choices for GPT-J and Llama lie
-    there), DEPN all, since it seeks its neurons itself.
+    there), LSDM two below the middle, methods that seek their layer or neurons themselves all, what is written at a
+    prompt's end the four from the middle on, DAMA those above two thirds.
 
     Raises:
         IntegrityError: the file in `measured` cannot be read.
@@ -56,11 +60,22 @@ def calibration_for(method: str, base_digest: str, anatomy: Anatomy, form: str =
         if found and all(getattr(anatomy, name) == size for name, size in entry["shapes"].items()):
             source = f"measured on {entry['model']}, which has the shapes of this model"
             return Calibration(tuple(found["layers"]), dict(found.get("options", {})), source, False)
-    count = anatomy.layer_count
-    first = count // 7
-    layers = (min(count // 6, count - 1),) if method in ONE_LAYER else tuple(range(first, min(first + 5, count)))
-    layers = tuple(range(count)) if method in ALL_LAYERS else layers
-    return Calibration(layers, {}, "by depth, not measured on this model", False)
+    return Calibration(_by_depth(method, anatomy.layer_count), {}, "by depth, not measured on this model", False)
+
+
+def _by_depth(method: str, count: int) -> tuple[int, ...]:
+    if method in ALL_LAYERS:
+        return tuple(range(count))
+    if method in ONE_LAYER:
+        return (min(count // 6, count - 1),)
+    if method in TWO_LAYERS:
+        # where keys told unseen terms apart best on SmolLM2: a fifth and eleven thirtieths of the depth
+        return tuple(dict.fromkeys((count // 5, 11 * count // 30)))
+    if method in UPPER_LAYERS:
+        # the authors' 21 to 29 of 32: the last quarter but for the very last
+        return tuple(range(2 * count // 3, max(count - 2, 2 * count // 3 + 1)))
+    first, width = (count // 2, 4) if method in MIDDLE_LAYERS else (count // 7, 5)
+    return tuple(range(first, min(first + width, count)))
 
 
 def calibration_file(measured: Path, base_digest: str) -> Path:

@@ -133,6 +133,11 @@ class Depn:
         self.config = config or DepnConfig()
         self.corpus = corpus
 
+    @property
+    def detector(self) -> DetectorConfig:
+        """How its neurons are found."""
+        return self.config.detector
+
     def estimate(self, ahead: Prospect) -> Estimate:
         """Bytes, FLOPs and seconds as if every round and step were taken."""
         config = self.config

@@ -8,9 +8,19 @@ from typing import Annotated
 import typer
 
 from editors.errors import ConfigError
-from flows import console
-from flows.answering import JsonOption, VersionArgument, answering, print_answer
-from flows.cli_keeping import keeping
+from flows import cli_keeping, cli_rounds, console
+from flows.cli_options import (
+    BaseArgument,
+    ByOption,
+    ChannelArgument,
+    JsonOption,
+    ModelOption,
+    ReasonOption,
+    SheetArgument,
+    VersionArgument,
+    answering,
+)
+from flows.cli_options import print_answer as _print
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,15 +36,6 @@ channel back, bit for bit.
 Start here: `suture edit examples/facts.yaml --dry-run`
 """,
 )
-app.add_typer(keeping)
-
-SheetArgument = Annotated[str, typer.Argument(help="Edit sheet: YAML, JSON or JSONL; a file or s3://bucket/key.")]
-BaseArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A base as a sheet names it: packaged, folder, hub id, s3://.")]
-ChannelArgument = Annotated[str, typer.Argument(help="A line of releases, for example `demo`.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name, where several have this channel.")]
-ByOption = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the user running this.")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")]
-
 
 @app.command()
 def edit(
@@ -53,10 +54,10 @@ def edit(
         from flows import run
 
         if dry_run:
-            print_answer(run.dry_run(settings, sheet, quiet=as_json), console.show_plan, as_json)
+            _print(run.dry_run(settings, sheet, quiet=as_json), console.show_plan, as_json)
             return
         answer = run.edit(settings, sheet, quiet=as_json)
-        print_answer(answer, console.show_edit, as_json)
+        _print(answer, console.show_edit, as_json)
         if not answer["passed"]:
             raise typer.Exit(3)
 
@@ -70,7 +71,7 @@ def locate(sheet: SheetArgument, as_json: JsonOption = False) -> None:
     with answering(as_json) as settings:
         from flows import run
 
-        print_answer(run.locate(settings, sheet, quiet=as_json), console.show_location, as_json)
+        _print(run.locate(settings, sheet, quiet=as_json), console.show_location, as_json)
 
 
 @app.command()
@@ -86,7 +87,7 @@ def measure(
     with answering(as_json) as settings:
         from flows import run
 
-        print_answer(run.measure(settings, sheet, version, quiet=as_json), console.show_measured, as_json)
+        _print(run.measure(settings, sheet, version, quiet=as_json), console.show_measured, as_json)
 
 
 @app.command()
@@ -102,7 +103,7 @@ def warm(
     with answering(as_json) as settings:
         from flows import run
 
-        print_answer(run.warm(settings, model, layers, quiet=as_json), console.show_warmed, as_json)
+        _print(run.warm(settings, model, layers, quiet=as_json), console.show_warmed, as_json)
 
 
 @app.command()
@@ -119,7 +120,7 @@ def calibrate(
     with answering(as_json) as settings:
         from flows import run
 
-        print_answer(run.calibrate(settings, model, facts, method or [], quiet=as_json), console.show_calibrated, as_json)
+        _print(run.calibrate(settings, model, facts, method or [], quiet=as_json), console.show_calibrated, as_json)
 
 
 @app.command()
@@ -140,7 +141,7 @@ def approve(
         if not reason:
             raise ConfigError("a decision needs a reason", 'add --reason "..."')
         answer = release.approve(settings, version, by or settings.user, reason, refuse=refuse)
-        print_answer(answer, console.show_decision, as_json)
+        _print(answer, console.show_decision, as_json)
 
 
 @app.command()
@@ -155,7 +156,7 @@ def promote(
         from flows import run
 
         answer = run.promote(settings, version, by or settings.user, reason, quiet=as_json)
-        print_answer(answer, console.show_promotion, as_json)
+        _print(answer, console.show_promotion, as_json)
 
 
 @app.command()
@@ -175,7 +176,7 @@ def rollback(
         from flows import run
 
         answer = run.rollback(settings, channel, to, by or settings.user, reason, model, quiet=as_json)
-        print_answer(answer, console.show_rollback, as_json)
+        _print(answer, console.show_rollback, as_json)
 
 
 @app.command()
@@ -198,7 +199,7 @@ def remove(
         from flows import run
 
         answer = run.remove(settings, version, channel, policy, reason, quiet=as_json)
-        print_answer(answer, console.show_edit, as_json)
+        _print(answer, console.show_edit, as_json)
         if not answer["passed"]:
             raise typer.Exit(3)
 
@@ -225,7 +226,7 @@ def pull(
             raise ConfigError(f"pull needs exactly one of CHANNEL, --version and --base, got {targets}",
                               "suture pull demo ./model")
         answer = release.pull(settings, Path(folder), url, places[0] if places else None, version, base, model)
-        print_answer(answer, console.show_pulled, as_json)
+        _print(answer, console.show_pulled, as_json)
 
 
 @app.command()
@@ -237,7 +238,7 @@ def history(channel: ChannelArgument, model: ModelOption = None, as_json: JsonOp
     with answering(as_json) as settings:
         from flows import release
 
-        print_answer(release.history(settings, channel, model), console.show_history, as_json)
+        _print(release.history(settings, channel, model), console.show_history, as_json)
 
 
 @app.command()
@@ -249,7 +250,11 @@ def show(version: VersionArgument, as_json: JsonOption = False) -> None:
     with answering(as_json) as settings:
         from flows import release
 
-        print_answer(release.show(settings, version), console.show_version, as_json)
+        _print(release.show(settings, version), console.show_version, as_json)
+
+
+for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve, cli_keeping.sign, cli_keeping.gc):
+    app.command()(command)
 
 
 def main() -> None:

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-ROLES = {"edit": "Edits", "paraphrase": "Paraphrases, not in the requests", "neighbour": "Neighbours, to stay as they are",
-         "implication": "What follows from the edits"}
-SHOWN_PER_ROLE = {"edit": 20, "paraphrase": 12, "neighbour": 10, "implication": 6}
+ROLES = {
+    "edit": "Edits", "paraphrase": "Paraphrases, not in the requests", "neighbour": "Neighbours, to stay as they are",
+    "implication": "What follows from the edits", "unsafe": "Unsafe prompts", "unseen_unsafe": "Unsafe prompts, never shown",
+    "wrapped": "Unsafe prompts in a trick",
+    "benign": "Harmless prompts", "unseen_benign": "Harmless prompts, never shown"}
+SHOWN_PER_ROLE = {"edit": 20, "paraphrase": 12, "neighbour": 10, "implication": 6, "unsafe": 8, "unseen_unsafe": 8,
+                  "wrapped": 6, "benign": 6, "unseen_benign": 6}
 
 
 def _console() -> Console:

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.announce import announce_version
 from flows.answers import next_commands, version_answer
 from flows.house import open_house
 from flows.settings import read_settings
@@ -56,7 +57,7 @@ def edit(sheet: str) -> dict[str, Any]:
         if judged.verdict.passed and approve_by_policy(order, registered, house):
             release = publish_version(order.model, registered.version, house)
             point_channel(release, order.channel, order.requester, f"sheet {order.sheet}", house)
-        return _answer(order, located, registered, house)
+        return announce_version(_answer(order, located, registered, house))
 
 
 def _answer(order: Order, located: Located, registered: Registered, house: House) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from flows.progress import current
 from flows.services import services
 from flows.settings import Settings
 from tasks.house import House
+from tasks.notify import Bell
 from tasks.privacy_key import PrivacyKey
 from tasks.signing import Signer
 
@@ -17,6 +18,7 @@ from tasks.signing import Signer
 @contextmanager
 def open_house(settings: Settings) -> Iterator[House]:
     """The house of these settings, its store ready, inside the block."""
+    Bell(settings.notify).check()
     with services(settings, prefect=False) as held:
         yield House(root=settings.root, store=held.store(), mlflow_uri=held.mlflow_uri, user=settings.user,
                     device=settings.device, progress=current().step, privacy_key=privacy_key_of(settings),

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.announce import announce
 from flows.answers import find_version, next_commands, version_answer
 from flows.house import open_house
 from flows.settings import read_settings
@@ -36,7 +37,9 @@ def promote(version: str, by: str, reason: str = "approved") -> dict[str, Any]:
         release = publish_version(model, full, house)
         moved = point_channel(release, channel, by, reason, house)
         transfer = release.transfer
-        return {"version": full, "model": model, "channel": channel, "previous": moved.from_version, "url": release.uri,
-                "manifest": release.manifest, "sequence": moved.sequence, "moved_objects": transfer.moved_blobs,
-                "moved_bytes": transfer.moved_bytes, "kept_objects": transfer.blobs - transfer.moved_blobs,
-                "next": next_commands(version_answer(house, model, full))}
+        answer = {
+            "version": full, "model": model, "channel": channel, "previous": moved.from_version, "url": release.uri,
+            "manifest": release.manifest, "sequence": moved.sequence, "moved_objects": transfer.moved_blobs,
+            "moved_bytes": transfer.moved_bytes, "kept_objects": transfer.blobs - transfer.moved_blobs,
+            "next": next_commands(version_answer(house, model, full))}
+        return announce("promoted", answer, by)

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.announce import announce_version
 from flows.answers import find_version, next_commands, version_answer
 from flows.house import open_house
 from flows.settings import read_settings
@@ -55,7 +56,7 @@ def remove(version: str, channel: str, policy: str | None = None, reason: str = 
         if judged.verdict.passed and approve_by_policy(removal.order, registered, house):
             release = publish_version(model, registered.version, house)
             point_channel(release, channel, house.user, reason, house)
-        return _answer(removal, registered, house)
+        return announce_version(_answer(removal, registered, house))
 
 
 def _answer(removal: Removal, registered: Registered, house: House) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 
 from editors.errors import IntegrityError, NotFound
+from flows.announce import announce
 from flows.answers import find_channel
 from flows.house import open_house
 from flows.settings import read_settings
@@ -29,11 +30,13 @@ def rollback(
     with open_house(read_settings()) as house:
         name = find_channel(house.store, channel, model)
         moved = move_back(name, channel, to, by, reason, house)
-        return {"model": name, "channel": channel, "version": moved.to_version, "left": moved.from_version,
-                "sequence": moved.sequence, "manifest": moved.manifest, "files": len(moved.files),
-                "warnings": _warnings(house.store, name, moved.from_version, moved.to_version),
-                "digests": {file: blob.sha256 for file, blob in moved.files.items()},
-                "next": [f"suture history {channel}", f"suture pull {channel} ./model"]}
+        answer = {
+            "model": name, "channel": channel, "version": moved.to_version, "left": moved.from_version,
+            "sequence": moved.sequence, "manifest": moved.manifest, "files": len(moved.files),
+            "warnings": _warnings(house.store, name, moved.from_version, moved.to_version),
+            "digests": {file: blob.sha256 for file, blob in moved.files.items()},
+            "next": [f"suture history {channel}", f"suture pull {channel} ./model"]}
+        return announce("rolled back", answer, by)
 
 
 def _warnings(store: Store, model: str, left: str | None, version: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,24 @@ def edit(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
         from flows.edit import edit as flow
 
         return flow(sheet)
+
+
+def inbox(settings: Settings, place: str, every_seconds: float | None, *, quiet: bool) -> Iterator[dict[str, Any]]:
+    """Run `flows.inbox.inbox` once, or again and again whenever a sheet waits; the answer of each run."""
+    with _ready(settings, quiet=quiet, model=True):
+        from flows.house import open_house
+        from flows.inbox import inbox as flow
+        from flows.inbox import open_inbox
+
+        if every_seconds is None:
+            yield flow(place)
+            return
+        with open_house(settings) as house:
+            box = open_inbox(place, house)
+            while True:
+                if box.waiting():
+                    yield flow(place)
+                time.sleep(every_seconds)
 
 
 def dry_run(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
@@ -84,6 +103,19 @@ def rollback(settings: Settings, channel: str, to: str | None, by: str, reason: 
         from flows.rollback import rollback as flow
 
         return flow(channel, to, by, reason, model)
+
+
+def verify(settings: Settings, channel: str, model: str | None, policy: str | None, *, quiet: bool) -> dict[str, Any]:
+    """Run `flows.verify.verify`; an alarm's report is an answer, too."""
+    from tasks.verify import DriftAlarm
+
+    with _ready(settings, quiet=quiet, model=True):
+        from flows.verify import verify as flow
+
+        try:
+            return flow(channel, model, policy)
+        except DriftAlarm as alarm:
+            return alarm.answer
 
 
 @contextmanager

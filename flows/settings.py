@@ -36,6 +36,10 @@ class Settings(BaseSettings):
     linger_seconds: float = Field(30.0, ge=0, le=3600)
     """How long the embedded services stay for the next command after the last one ended."""
 
+    notify: SecretStr | None = None
+    """Whom to tell of a candidate that waits, a refusal, a promotion, a rollback and an alarm: Apprise addresses, parted by
+    spaces. None: nobody."""
+
     privacy_key: SecretStr | None = None
     """Key of the seals of forget requests, 32 characters or more. None: `privacy_key_file`."""
     privacy_key_file: Path | None = None
@@ -90,4 +94,4 @@ def read_settings() -> Settings:
 
 def _given(problem: Any) -> str:
     """What was given, unless it may be a key."""
-    return "" if "key" in str(problem["loc"]) else f", got {problem['input']!r}"
+    return "" if any(word in str(problem["loc"]) for word in ("key", "notify")) else f", got {problem['input']!r}"

@@ -35,6 +35,7 @@ from tasks.register import mark_approval, mirror_promotion
 from tasks.removal import order_removal, take_out
 from tasks.signing import sign_release
 from tasks.tracking import ChannelTruth
+from tasks.verify import fetch
 from tasks.vet import vet
 from tasks.warm import warm
 
@@ -96,6 +97,7 @@ leave_out = stage("remove")(take_out)
 write_down_removal = stage("register")(enrol_removal)
 fill_store = stage("warm")(warm)
 sweep = stage("calibrate")(calibrate)
+look_again = stage("verify")(fetch)
 
 
 @stage("approve")

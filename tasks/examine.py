@@ -1,57 +1,89 @@
-"""Order -> what a model holds of the order's secrets: numbers, found again when the same model was asked before."""
+"""Order -> what a model shows where its purpose asks more than every edit is asked.
+
+Parent and candidate are asked each alone; what one model showed is found again when it was asked the same before.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from tasks.ask_bias import AskBias
+from tasks.ask_safety import AskSafety
+from tasks.ask_secrets import AskSecrets
 from tasks.house import House
-from tasks.later_edit import later_edit
-from tasks.own_text import scrub_own_text
 from tasks.records import Order
 
 if TYPE_CHECKING:
-    from editors.loading import Checkpoint
-    from validations.contract import Measurement
+    from editors.contract import Progress
+    from editors.loading import Checkpoint, LoadedModel
+    from validations.contract import Measurement, Transcript
     from validations.examination import Examination
 
 
-def examined(order: Order, candidate: Checkpoint, house: House) -> tuple[Measurement, ...]:
-    """What parent and candidate hold of every secret, row by row; nothing where the order has none."""
+class Asker(Protocol):
+    """What one purpose asks, for one order."""
+
+    def key(self, model_digest: str, reference: Examination | None) -> str:
+        """The address of what one model shows; `reference` is the parent's where the model is a candidate."""
+
+    def examine(self, model: LoadedModel, reference: Examination | None, progress: Progress) -> Examination:
+        """Ask it."""
+
+    def satisfied(self, parent: Examination) -> dict[str, bool]:
+        """Request id -> whether the parent does already what it asks."""
+
+
+ASKERS: dict[str, type[AskSecrets] | type[AskSafety] | type[AskBias]] = {
+    "forget": AskSecrets, "detoxify": AskSafety, "debias": AskBias}
+"""By purpose; one that has no line asks no more than every edit is asked."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Rows and transcripts of a candidate against its parent."""
+
+    rows: tuple[Measurement, ...] = ()
+    said: tuple[Transcript, ...] = ()
+
+
+def examined(order: Order, candidate: Checkpoint, house: House) -> Examined:
+    """What the purpose asks beyond every edit's probes, of parent and candidate; nothing where it asks no more."""
     from editors.loading import Checkpoint
-    from validations.examination import rows_of
+    from validations.examination import rows_of, transcripts_of
 
-    if not order.batch.forgets:
-        return ()
-    return rows_of(examine(order, Checkpoint(order.parent_folder), house), examine(order, candidate, house))
+    if order.batch.purpose not in ASKERS:
+        return Examined()
+    asker = ASKERS[order.batch.purpose](order, house)
+    before = _shown(asker, Checkpoint(order.parent_folder), None, house)
+    after = _shown(asker, candidate, before, house)
+    return Examined(rows_of(before, after), transcripts_of(before, after))
 
 
-def unheld(order: Order, house: House) -> dict[str, bool]:
-    """Request id -> whether the parent neither says the secret nor gives it an advantage over others of its form."""
+def satisfied(order: Order, house: House) -> dict[str, bool]:
+    """Request id -> whether the parent does already what it asks, as far as the purpose asks by itself."""
     from editors.loading import Checkpoint
 
-    seen = examine(order, Checkpoint(order.parent_folder), house).findings
-    advantage = {finding.request for finding in seen if finding.metric == "exposure.within_controls" and finding.value < 1}
-    said = {finding.request for finding in seen if finding.metric == "extraction.verbatim" and finding.value > 0}
-    return {request.id: request.id not in advantage | said for request in order.batch.forgets}
+    if order.batch.purpose not in ASKERS:
+        return {}
+    asker = ASKERS[order.batch.purpose](order, house)
+    return asker.satisfied(_shown(asker, Checkpoint(order.parent_folder), None, house))
 
 
-def examine(order: Order, checkpoint: Checkpoint, house: House) -> Examination:
-    """Everything that one model is asked about the order's secrets."""
+def asked(order: Order, house: House) -> str:
+    """Digest of what the purpose, one of `ASKERS`, asks and how."""
+    return ASKERS[order.batch.purpose](order, house).key("", None)
+
+
+def _shown(asker: Asker, checkpoint: Checkpoint, reference: Examination | None, house: House) -> Examination:
     from editors.loading import load
     from validations.examination import Examination
-    from validations.forgetting.examination import examination_key
-    from validations.forgetting.examining import examine as ask
-    from validations.forgetting.settings import ForgetSettings
-
-    scrub_own_text(order, house)
-    settings, later = ForgetSettings(), later_edit(order, house)
 
     def work(folder: Path) -> dict[str, Any]:
-        found = ask(load(checkpoint, house.device), order.batch.forgets, settings, later=later, progress=house.progress)
+        found = asker.examine(load(checkpoint, house.device), reference, house.progress)
         (folder / "examination.json").write_text(found.model_dump_json())
         return {"model": found.model_digest}
 
-    key = examination_key(checkpoint.digest, order.batch.forgets, settings, later.digest)
-    done = house.workspace.run("examine-1", {"key": key}, work)
+    done = house.workspace.run("examine-2", {"key": asker.key(checkpoint.digest, reference)}, work)
     return Examination.model_validate_json((done.folder / "examination.json").read_text())

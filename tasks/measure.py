@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from editors.contract import updates_of
 from editors.digest import digest_file
-from tasks.examine import examined
+from tasks.examine import ASKERS, asked, examined
 from tasks.house import House
 from tasks.records import Edited, Measured, Order
 from validations.contract import Measurements
@@ -40,7 +40,8 @@ def measure_folder(order: Order, candidate: Path, patches: tuple[Path, ...], hou
         after = _observed(new, order, before, house)
         merged = Patch(tuple(edit for patch in patches for edit in load_patch(patch).edits))
         seen = inspect(Checkpoint(order.base_folder), old, new, merged, house.progress)
-        found = compare(before, after, order.batch, scope, seen, examined(order, new, house))
+        more = examined(order, new, house)
+        found = compare(before, after, order.batch, scope, seen, more.rows, more.said)
         (folder / "measurements.json").write_text(found.model_dump_json())
         return {"measurements": found.digest, "superseded": [request.id for request in scope.superseded]}
 
@@ -49,7 +50,9 @@ def measure_folder(order: Order, candidate: Path, patches: tuple[Path, ...], hou
 
     key = observation_key(Checkpoint(candidate).digest, _scope(order))
     between = [digest_file(folder / "patch.json") for folder in patches]
-    inputs = {"batch": order.batch.digest, "candidate": key, "patches": between, "base": order.base_digest}
+    inputs: dict[str, Any] = {"batch": order.batch.digest, "candidate": key, "patches": between, "base": order.base_digest}
+    if order.batch.purpose in ASKERS:
+        inputs["examination"] = asked(order, house)
     done = house.workspace.run("measure-2", inputs, work)
     return Measured(folder=done.folder, digest=done.document["measurements"])
 

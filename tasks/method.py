@@ -15,7 +15,7 @@ from editors.prompts import PositionRule
 from tasks.house import House
 from tasks.records import Order
 
-DEFAULTS = {"update": "memit", "removal": "memit", "forget": "redact"}
+DEFAULTS = {"update": "memit", "removal": "memit", "forget": "redact", "detoxify": "contrast", "debias": "lsdm"}
 """What `auto` is, by purpose. MEMIT serves one request and thousands."""
 
 
@@ -49,8 +49,9 @@ def method_of(order: Order, house: House) -> ChosenMethod:
     kind = editors.get(name)
     if order.batch.purpose not in kind.purposes:
         raise ConfigError(f"the method {name} is not for the purpose {order.batch.purpose}", "method: auto")
-    updates = order.batch.updates
-    form = "chat" if updates and all(request.is_chat for request in updates) else "plain"
+    chats = [request.is_chat for request in order.batch.updates]
+    chats += [request.form == "chat" for request in order.batch.detoxifies]
+    form = "chat" if chats and all(chats) else "plain"
     found = calibration_for(name, order.base_digest, Checkpoint(order.base_folder).anatomy, form, house.calibrations)
     options = {**found.options, **order.options}
     position = order.position if order.position != "auto" else options.get("position", "auto")

@@ -17,12 +17,14 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from tasks.supervise import RunningService, ServiceHandle, ServiceSpec, begin
 
 SERVICE_NAME = "prefect"
+STANDING_NAME = "prefect-standing"
 APPLICATION = "prefect.server.api.server:create_app"
 DATABASE = "prefect.db"
 # Scheduled deployments need a team's server; the embedded one serves commands that run now.
@@ -91,7 +93,20 @@ def warm_template(templates: Path | None = None) -> None:
         pass
 
 
-def prefect_spec(template: Path, linger_seconds: float = 30.0) -> ServiceSpec:
+def begin_standing_prefect(home: Path, templates: Path | None = None) -> ServiceHandle:
+    """A second server of the home, with a database of its own, for `suture serve`: it schedules, and answers events.
+
+    The first one stays what it is: quick to start, and gone when no command needs it.
+
+    Raises:
+        ServiceError: When it cannot be launched.
+    """
+    template = (templates or Path.home() / ".cache" / "suture") / f"prefect-{version('prefect')}.db"
+    return begin(prefect_spec(template, 0.0, STANDING_NAME, ()), home)
+
+
+def prefect_spec(template: Path, linger_seconds: float = 30.0, name: str = SERVICE_NAME,
+                 unused: tuple[str, ...] = UNUSED_SERVICES) -> ServiceSpec:
     """How to start the server on a copy of `template`, which is written by the first server that is ready."""
 
     def is_ready(running: RunningService) -> bool:
@@ -105,13 +120,13 @@ def prefect_spec(template: Path, linger_seconds: float = 30.0) -> ServiceSpec:
         flags = f"--host 127.0.0.1 --port {port} --lifespan on --log-level warning --timeout-graceful-shutdown 1"
         return [sys.executable, "-m", "uvicorn", "--factory", APPLICATION, *flags.split()]
 
-    return ServiceSpec(SERVICE_NAME, command, _environment, is_ready, linger_seconds=linger_seconds)
+    return ServiceSpec(name, command, partial(_environment, unused), is_ready, linger_seconds=linger_seconds)
 
 
-def _environment(directory: Path) -> dict[str, str]:
+def _environment(unused: tuple[str, ...], directory: Path) -> dict[str, str]:
     """The caller's environment without its Prefect settings, which are meant for clients or for other servers."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    switched_off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES}
+    switched_off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in unused}
     server = {
         "PREFECT_HOME": str(directory),
         "PREFECT_SERVER_UI_ENABLED": "false",
@@ -128,22 +143,22 @@ def _is_healthy(port: int) -> bool:
 
 def _use_template(template: Path, database: Path) -> None:
     if template.is_file() and not database.exists():
-        partial = database.with_suffix(".partial")
-        shutil.copyfile(template, partial)
-        partial.replace(database)
+        copied = database.with_suffix(".partial")
+        shutil.copyfile(template, copied)
+        copied.replace(database)
 
 
 def _keep_template(database: Path, template: Path) -> None:
     """Keep a copy of a migrated database in which nothing has run yet; a cache that cannot be written is no fault."""
-    partial = template.with_name(f"{template.name}.{uuid.uuid4().hex}.partial")
+    kept = template.with_name(f"{template.name}.{uuid.uuid4().hex}.partial")
     with suppress(OSError, sqlite3.Error):
         template.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(partial)) as target:
+        with closing(sqlite3.connect(kept)) as target:
             with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as source:
                 source.backup(target)
             # One file, to be copied as one: no write-ahead log beside it.
             target.execute("PRAGMA journal_mode = DELETE")
             used = target.execute("SELECT EXISTS (SELECT 1 FROM flow) OR EXISTS (SELECT 1 FROM flow_run)").fetchone()
         if used == (0,):
-            partial.replace(template)
-    partial.unlink(missing_ok=True)
+            kept.replace(template)
+    kept.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from editors.errors import IntegrityError
 from tasks.manifest import Candidate
 from validations.contract import Measurement, Measurements, Verdict
 
-PURPOSES_WITH_TEXT = frozenset({"update"})
+PURPOSES_WITH_TEXT = frozenset({"update", "detoxify", "debias"})
 """Purposes whose requests are no personal data by nature. The others leave digests and numbers, never words."""
 TEXT_FREE = frozenset({"page.html", "certificate.html", "expectations.json", "neurons.csv", "neurons.png"})
 """Artefacts that hold no text of such requests: they are made of seals, ids and numbers."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from editors.errors import SheetError
 from tasks.estimate import estimate
-from tasks.examine import unheld
+from tasks.examine import ASKERS, satisfied
 from tasks.house import House
 from tasks.measure import baseline
 from tasks.method import method_of
@@ -74,7 +74,29 @@ def _judge_forgets(order: Order, satisfied: dict[str, bool]) -> RequestJudgement
     return judge_requests(rows, FORGET_RULES, EMPTY_BATCH)
 
 
-JUDGES = {"update": _judge_updates, "forget": _judge_forgets}
+def _judge_detoxifies(order: Order, satisfied: dict[str, bool]) -> RequestJudgement:
+    from editors.loading import load_tokenizer
+    from editors.safe_answers import longest
+    from validations.detoxify_suite import DETOXIFY_RULES, EMPTY_BATCH, detoxify_rows
+    from validations.gate import judge_requests
+
+    tokenizer = load_tokenizer(order.parent_folder)
+    rows = detoxify_rows(order.batch.detoxifies, lambda one: longest(one, tokenizer), MOST_TOKENS, satisfied,
+                         has_chat=bool(tokenizer.chat_template))
+    return judge_requests(rows, DETOXIFY_RULES, EMPTY_BATCH)
+
+
+def _judge_debiases(order: Order, satisfied: dict[str, bool]) -> RequestJudgement:
+    from editors.loading import load_tokenizer
+    from validations.debias_suite import DEBIAS_RULES, EMPTY_BATCH, debias_rows
+    from validations.gate import judge_requests
+
+    tokenizer = load_tokenizer(order.parent_folder)
+    rows = debias_rows(order.batch.debiases, lambda text: tokenizer(text)["input_ids"], MOST_TOKENS, satisfied)
+    return judge_requests(rows, DEBIAS_RULES, EMPTY_BATCH)
+
+
+JUDGES = {"update": _judge_updates, "forget": _judge_forgets, "detoxify": _judge_detoxifies, "debias": _judge_debiases}
 """How a batch is judged, by purpose."""
 
 
@@ -87,7 +109,7 @@ def _refuse(order: Order, document: dict[str, Any]) -> None:
 
 def _satisfied(order: Order, house: House) -> dict[str, bool]:
     """Request id -> whether the parent does already what it asks."""
-    return unheld(order, house) if order.batch.purpose == "forget" else _said(order, house)
+    return satisfied(order, house) if order.batch.purpose in ASKERS else _said(order, house)
 
 
 def _said(order: Order, house: House) -> dict[str, bool]:

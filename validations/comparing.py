@@ -17,9 +17,10 @@ TRANSCRIBED = ("efficacy", "paraphrase", "neighbourhood", "portability")
 
 
 def compare(parent: Observation, candidate: Observation, batch: EditBatch, scope: Scope,
-            inspection: Inspection | None = None, examined: Sequence[Measurement] = ()) -> Measurements:
+            inspection: Inspection | None = None, examined: Sequence[Measurement] = (),
+            said: Sequence[Transcript] = ()) -> Measurements:
     """Rows and transcripts of a candidate against its parent. Without an inspection there are no integrity rows;
-    `examined` are the rows of what only a purpose of its own asks.
+    `examined` and `said` are rows and transcripts of what only a purpose of its own asks.
 
     Raises:
         IntegrityError: the observations are not of the batch's parent and of a candidate measured against it, or both
@@ -36,7 +37,7 @@ def compare(parent: Observation, candidate: Observation, batch: EditBatch, scope
     for name in probes.names():
         rows += probes.get(name).rows(scope, [pair for pair in pairs if pair[0].probe == name])
     return Measurements(parent_digest=parent.model_digest, candidate_digest=candidate.model_digest,
-                        batch_digest=batch.digest, rows=(*rows, *examined), transcripts=tuple(_transcripts(scope, pairs)))
+                        batch_digest=batch.digest, rows=(*rows, *examined), transcripts=(*_transcripts(scope, pairs), *said))
 
 
 def _check_digests(parent: Observation, candidate: Observation, batch: EditBatch) -> None:

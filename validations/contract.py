@@ -12,6 +12,9 @@ from editors.digest import digest_document
 from editors.prompts import Role
 
 Severity = Literal["critical", "warning", "info"]
+SafetyRole = Literal["unsafe", "unseen_unsafe", "wrapped", "benign", "unseen_benign"]
+"""Which prompt of a request to detoxify was answered; wrapped: an unsafe one in a trick."""
+AskedAs = Role | SafetyRole
 
 
 class Recorded(Frozen):
@@ -41,7 +44,7 @@ class Transcript(Frozen):
     """Before and after, as text: greedy answers to one prompt."""
 
     request: str
-    role: Role
+    role: AskedAs
     prompt: str
     expected: str | None
     parent: str

@@ -11,7 +11,7 @@ import json
 from editors.digest import digest_document
 from editors.errors import IntegrityError
 from editors.frozen import Frozen
-from validations.contract import Measurement, Recorded
+from validations.contract import AskedAs, Measurement, Recorded, Transcript
 
 
 class Finding(Recorded):
@@ -38,10 +38,10 @@ class Said(Frozen):
     """A prompt and what one model answered. Purposes about private texts keep none."""
 
     request: str
-    role: str
-    """Which of the request's fields the prompt stands in."""
+    role: AskedAs
     prompt: str
     text: str
+    expected: str | None = None
 
 
 class Examination(Recorded):
@@ -78,3 +78,11 @@ def rows_of(parent: Examination, candidate: Examination) -> tuple[Measurement, .
     was = {finding.key: finding.value for finding in parent.findings}
     return tuple(Measurement(request=one.request, probe=one.probe, metric=one.metric, prompt=one.prompt,
                              parent=was.get(one.key), candidate=one.value, n=one.n) for one in candidate.findings)
+
+
+def transcripts_of(parent: Examination, candidate: Examination) -> tuple[Transcript, ...]:
+    """Answers before and after, in the order in which they were asked; those of the parent alone are left out."""
+    was = {(one.request, one.role, one.prompt): one.text for one in parent.said}
+    return tuple(Transcript(request=one.request, role=one.role, prompt=one.prompt, expected=one.expected,
+                            parent=was.get((one.request, one.role, one.prompt), ""), candidate=one.text)
+                 for one in candidate.said)

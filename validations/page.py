@@ -15,19 +15,28 @@ from pathlib import Path
 
 from editors.contract import EditBatch, UpdateRequest
 from editors.errors import IntegrityError
-from editors.prompts import Role
-from validations.contract import Measurement, Measurements, Rule, Transcript, Verdict
+from validations.contract import AskedAs, Measurement, Measurements, Rule, Transcript, Verdict
 
 MOST_NEIGHBOURS = 10
 MOST_REQUESTS = 40
 """Requests shown with their texts, the blamed first; the table of measurements holds them all."""
-PROBE_OF: Mapping[Role, str] = {"edit": "efficacy", "paraphrase": "paraphrase", "neighbour": "neighbourhood",
-                                "implication": "portability"}
+MARKS: Mapping[AskedAs, tuple[str, ...]] = {
+    "edit": ("efficacy.generate_accept", "efficacy.generate_exact"),
+    "paraphrase": ("paraphrase.generate_accept", "paraphrase.generate_exact"),
+    "neighbour": ("neighbourhood.generate_accept", "neighbourhood.generate_exact"),
+    "implication": ("portability.generate_accept", "portability.generate_exact"),
+    "unsafe": ("defence.refused",), "unseen_unsafe": ("defence_unseen.refused",),
+    "wrapped": (), "benign": (), "unseen_benign": ()}
+"""Role -> the metrics that say whether an answer is right: the first that was measured for each of its prompts."""
 HIGHLIGHTS = {"efficacy.answer": "say the new answer", "paraphrase.answer": "say it asked in other words",
               "neighbourhood.prob_success": "neighbours keep theirs", "locality.same_answer": "unrelated prompts unmoved",
               "perplexity.held_out": "perplexity of ordinary text"}
 """Rule -> what its number says in a few words; shown above everything else, as far as the policy has them."""
-DONE = {"update": "taught", "forget": "withdrawn", "removal": "kept"}
+DONE = {"update": "taught", "forget": "withdrawn", "detoxify": "carried out", "debias": "carried out", "removal": "kept"}
+CONDUCT: Mapping[AskedAs, str] = {"unsafe": "in the sheet, to be refused", "unseen_unsafe": "never shown, to be refused",
+                                  "wrapped": "in a trick, to be refused",
+                                "benign": "harmless", "unseen_benign": "harmless, never shown"}
+"""Role of a prompt about safety -> what it is called."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -115,7 +124,8 @@ def render_page(verdict: Verdict, measurements: Measurements, batch: EditBatch, 
         about=about, provenance=provenance(verdict, about), verdict=verdict, decision=decision(verdict, batch),
         requests=shown, sealed=[request.at_rest() for request in batch.forgets], count=len(batch.requests),
         highlights=highlights(verdict),
-        said={request.id: [one for one in said if one.transcript.request == request.id] for request in shown},
+        said={request.id: [one for one in said if one.transcript.request == request.id] for request in batch.requests},
+        detoxified=batch.detoxifies, conduct=CONDUCT,
         neighbours=neighbours[:MOST_NEIGHBOURS], neighbour_count=len(neighbours), layers=moved,
         rules=sorted(verdict.rules, key=_order), scale=scale, width=partial(bar_width, moved))
 
@@ -151,17 +161,16 @@ def answers(measurements: Measurements) -> list[Said]:
 
     Transcripts and rows of one request and probe are both in the sheet's order, which is what joins them.
     """
-    by_place: dict[tuple[str, Role], list[Transcript]] = {}
+    by_place: dict[tuple[str, AskedAs], list[Transcript]] = {}
     for transcript in measurements.transcripts:
         by_place.setdefault((transcript.request, transcript.role), []).append(transcript)
     said = []
     for (request, role), transcripts in by_place.items():
-        exact = _rows(measurements.rows, request, f"{PROBE_OF[role]}.generate_exact")
-        accepted = _rows(measurements.rows, request, f"{PROBE_OF[role]}.generate_accept")
         kl = _rows(measurements.rows, request, "locality.kl") if role == "neighbour" else []
-        right = accepted if len(accepted) == len(transcripts) else exact
+        marks = [_rows(measurements.rows, request, metric) for metric in MARKS[role]]
+        right = next((rows for rows in marks if len(rows) == len(transcripts)), [])
         for place, transcript in enumerate(transcripts):
-            row = right[place] if len(right) == len(transcripts) else None
+            row = right[place] if right else None
             said.append(Said(transcript, None if row is None else bool(row.parent),
                              None if row is None else bool(row.candidate),
                              kl[place].candidate if len(kl) == len(transcripts) else None))

@@ -1,7 +1,7 @@
 """Thresholds as data: one YAML file a purpose, read strictly, named by its digest.
 
-A rule names a metric, how to aggregate it, one limit and a severity. Limits are absolute (`at_least`, `at_most`) or
-non-inferiority margins against the parent (`margin`, `at_most_ratio`), so a weak base model is not blamed for its own
+A rule names a metric, how to aggregate it, one limit and a severity. Limits are absolute (`at_least`, `at_most`) or stand
+against the parent (`margin`, `rise`, `at_most_ratio`, `at_least_ratio`), so a weak base model is not blamed for its own
 weakness and a strong one may not be spent.
 """
 
@@ -26,7 +26,8 @@ FOLDER = Path(__file__).with_name("policies")
 EVERY_PURPOSE = ("locality", "perplexity", "integrity")
 ALWAYS_MEASURED: Mapping[Purpose, tuple[str, ...]] = {
     "update": ("efficacy", *EVERY_PURPOSE), "removal": ("efficacy", *EVERY_PURPOSE),
-    "forget": ("exposure", "extraction", *EVERY_PURPOSE)}
+    "forget": ("exposure", "extraction", *EVERY_PURPOSE),
+    "detoxify": ("diversity", *EVERY_PURPOSE)}
 """Probes without which nothing is judged, by purpose: each needs a critical rule with `required` of at least 1."""
 LARGEST = 1e300
 """Stands for "no bound" where Great Expectations would let infinity through."""
@@ -49,8 +50,12 @@ class PolicyRule(Frozen):
     at_most: float | None = Field(default=None, allow_inf_nan=False)
     margin: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """The candidate may be this much under the parent, in the metric's own unit."""
+    rise: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """The candidate may be this much over the parent, where less is better, in the metric's own unit."""
     at_most_ratio: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """The candidate may be this many times the parent."""
+    at_least_ratio: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The candidate must be this many times the parent."""
     severity: Severity = "critical"
     required: int = Field(default=0, ge=0)
     """Rows without which the rule fails, beyond those the sheet's requests promise. 0: judged where promised."""
@@ -63,11 +68,11 @@ class PolicyRule(Frozen):
     @model_validator(mode="after")
     def _is_sound(self) -> PolicyRule:
         absolute = self.at_least is not None or self.at_most is not None
-        kinds = sum([absolute, self.margin is not None, self.at_most_ratio is not None])
+        kinds = sum([absolute, self.margin is not None, self.rise is not None, self.is_ratio])
         if kinds > 1:
-            raise ValueError("gives several limits: use at_least and/or at_most, or margin, or at_most_ratio")
+            raise ValueError("gives several limits: use at_least and/or at_most, or margin, or rise, or ratios")
         if kinds == 0 and self.severity != "info":
-            raise ValueError("has no limit, so it could never fail: add at_least, at_most, margin or at_most_ratio, "
+            raise ValueError("has no limit, so it could never fail: add at_least, at_most, margin, rise or a ratio, "
                              "or make its severity info")
         low, high = self.bounds
         if low > high:
@@ -87,6 +92,11 @@ class PolicyRule(Frozen):
         return self.metric or (self.name,)
 
     @property
+    def is_ratio(self) -> bool:
+        """Whether candidate / parent is held to the limit."""
+        return self.at_most_ratio is not None or self.at_least_ratio is not None
+
+    @property
     def probe(self) -> str:
         """The probe the rule stands on."""
         return self.name.partition(".")[0]
@@ -96,8 +106,10 @@ class PolicyRule(Frozen):
         """Lowest and highest judged value that pass; both always finite."""
         if self.margin is not None:
             return -self.margin - ROUNDING, LARGEST
-        high = self.at_most if self.at_most_ratio is None else self.at_most_ratio
-        return (-LARGEST if self.at_least is None else self.at_least - ROUNDING,
+        if self.rise is not None:
+            return -LARGEST, self.rise + ROUNDING
+        low, high = (self.at_least_ratio, self.at_most_ratio) if self.is_ratio else (self.at_least, self.at_most)
+        return (-LARGEST if low is None else low - ROUNDING,
                 LARGEST if high is None else high + ROUNDING)
 
     @property
@@ -106,8 +118,12 @@ class PolicyRule(Frozen):
         each = {"mean": "", "every": "each ", "count": "count ", "min": "smallest ", "max": "largest "}[self.aggregate]
         if self.margin is not None:
             return f"{each}>= parent - {self.margin:g}" if self.margin else f"{each}>= parent"
+        if self.rise is not None:
+            return f"{each}<= parent + {self.rise:g}" if self.rise else f"{each}<= parent"
         if self.at_most_ratio is not None:
             return f"{each}<= {self.at_most_ratio:g} x parent"
+        if self.at_least_ratio is not None:
+            return f"{each}>= {self.at_least_ratio:g} x parent"
         parts = [f"{sign} {bound:g}" for sign, bound in ((">=", self.at_least), ("<=", self.at_most)) if bound is not None]
         return each + " and ".join(parts) if parts else "reported only"
 

@@ -17,6 +17,7 @@ from validations.contract import Measurement, Measurements
 from validations.forgetting.examination import promised
 from validations.observation import Scope
 from validations.policy import PolicyRule
+from validations.safety.examination import promised as promised_of_safety
 
 NO_REQUEST = "-"
 NAMELESS = {"locality": "neutral prompts", "perplexity": "held-out text", "fluency": "free text"}
@@ -54,7 +55,7 @@ class RuleTable:
     @property
     def observed(self) -> float | None:
         """The candidate's aggregate, in the metric's own unit; a ratio for ratio limits; None where it is no number."""
-        if self.rule.at_most_ratio is not None:
+        if self.rule.is_ratio:
             return aggregate(self.rule, self.judged)
         return aggregate(self.rule, [_indicator(self.rule, row.candidate) for row in self.rows])
 
@@ -67,7 +68,7 @@ class RuleTable:
     def interval(self) -> tuple[float, float] | None:
         """95% confidence interval of a mean over two rows or more, in the metric's own unit."""
         values = [row.candidate for row in self.rows]
-        is_mean = self.rule.aggregate == "mean" and self.rule.at_most_ratio is None
+        is_mean = self.rule.aggregate == "mean" and not self.rule.is_ratio
         return mean_interval(values) if is_mean and self.observed is not None and len(values) > 1 else None
 
     @property
@@ -118,9 +119,9 @@ def preferred(rule: PolicyRule, measurements: Iterable[Measurement]) -> tuple[Me
 def judged_value(rule: PolicyRule, row: Measurement) -> float | None:
     """The number held against `rule.bounds`: the candidate's value, its change from the parent, or their ratio."""
     value: float | None = _indicator(rule, row.candidate)
-    if rule.margin is not None:
+    if rule.margin is not None or rule.rise is not None:
         value = None if row.parent is None else row.candidate - row.parent
-    elif rule.at_most_ratio is not None:
+    elif rule.is_ratio:
         value = row.candidate / row.parent if row.parent and 0 < row.parent < math.inf else None
     return value if value is not None and math.isfinite(value) else None
 
@@ -161,6 +162,8 @@ def promises(probe: str, batch: EditBatch, earlier: Sequence[EditRequest]) -> di
     """
     if batch.purpose == "forget" and probe != "history":
         return promised(probe, [request for request in batch.requests if isinstance(request, ForgetRequest | SealedForget)])
+    if batch.purpose == "detoxify" and probe != "history":
+        return promised_of_safety(probe, batch.detoxifies)
     if probe in ("efficacy", "history"):
         asked = Scope.of(batch.updates, updates_of(earlier)).history if probe == "history" else batch.updates
         return Counter(request.id for request in asked)

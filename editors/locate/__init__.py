@@ -8,8 +8,10 @@ from pathlib import Path
 from editors.contract import EditBatch, Evidence, Location, Progress, silent
 from editors.errors import ConfigError
 from editors.loading import LoadedModel
+from editors.locate.bias_trace import trace_bias, write_bias_evidence
 from editors.locate.causal_trace import TraceConfig, TraceResult, trace
-from editors.locate.privacy_neurons import detect
+from editors.locate.hidden_contrast import hidden_contrast, write_contrast
+from editors.locate.privacy_neurons import DetectorConfig, detect
 from editors.locate.trace_picture import draw
 from editors.locate.trace_table import as_csv, cells, role_means, traced_peak
 from editors.prompts import PositionRule, encode, render
@@ -48,17 +50,50 @@ def locate(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[in
 
 
 def find_neurons(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],
-                 override_layers: Sequence[int] | None, folder: Path, progress: Progress = silent) -> Location:
+                 override_layers: Sequence[int] | None, folder: Path, progress: Progress = silent,
+                 config: DetectorConfig | None = None) -> Location:
     """The place of a batch that withdraws secrets: layers as they are chosen, and the neurons that raise the secrets, with
-    a table and a picture of them in `folder`. Neither holds a text.
+    a table and a picture of them in `folder`. Neither holds a text. `config`: how they are found; None: by default.
 
     Raises:
         ConfigError: a layer is not one of the model's, or there is none.
         SheetError: a secret does not have the form given; it is not quoted.
     """
     placed = place(model, batch, calibration_layers, override_layers, "auto")
-    found = detect(model, batch.forgets, folder=folder, progress=progress)
+    found = detect(model, batch.forgets, config, folder, progress)
     return placed.model_copy(update={"neurons": found.neurons, "evidence": found.evidence})
+
+
+def find_contrast(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],
+                  override_layers: Sequence[int] | None, folder: Path) -> Location:
+    """The place of a batch that detoxifies: layers as they are chosen, and where safe and own answers part, with a table and
+    a picture of it in `folder`. Where only concepts are promoted there is no such evidence.
+
+    Raises:
+        ConfigError: a layer is not one of the model's, or there is none.
+        SheetError: a request is a chat, and the model has no chat template.
+    """
+    placed = place(model, batch, calibration_layers, override_layers, "auto")
+    if not any(request.unsafe for request in batch.detoxifies):
+        return placed
+    found = hidden_contrast(model, batch)
+    evidence = write_contrast(found, found.peak(placed.layers), folder)
+    return placed.model_copy(update={"traced_peak": found.peak(range(len(found.contrast))), "evidence": evidence})
+
+
+def find_lean(model: LoadedModel, batch: EditBatch, calibration_layers: Sequence[int],
+              override_layers: Sequence[int] | None, folder: Path, progress: Progress = silent) -> Location:
+    """The place of a batch that debiases: layers as they are chosen, and which modules and heads carry the group in its first
+    request, with a table and a picture of them in `folder`. Neither holds a term.
+
+    Raises:
+        ConfigError: a layer is not one of the model's, or there is none; no two terms lean differently.
+        SheetError: the group words begin with one token.
+    """
+    placed = place(model, batch, calibration_layers, override_layers, "auto")
+    found = trace_bias(model, batch.debiases[0], progress=progress)
+    peak = max((cell for cell in found.cells if cell.kind != "head"), key=lambda cell: cell.effect)
+    return placed.model_copy(update={"traced_peak": peak.layer, "evidence": write_bias_evidence(found, folder, placed.layers)})
 
 
 def write_evidence(result: TraceResult, folder: Path, edit_layers: Sequence[int] = ()) -> tuple[Evidence, ...]:

@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -66,6 +67,15 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         check_ranges(self, points="[1, 200]", baseline="[0, 1)", contrast="[0, 256]", ratio="[1e-9, 1]", mode="[1e-9, 1]",
                      neurons="[1, 1e6]", gradient_tokens="[16, 1048576]")
+
+
+@runtime_checkable
+class ScalesNeurons(Protocol):
+    """An editor that changes the neurons found, and says how they are to be found."""
+
+    @property
+    def detector(self) -> DetectorConfig:
+        """Its detector's options."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ def test_every_shipped_value_is_accepted_by_its_method(path) -> None:
 
 @pytest.mark.parametrize(("method", "layers", "expected"), [
     ("rome", 30, (5,)), ("memit", 30, (4, 5, 6, 7, 8)), ("memit", 3, (0, 1, 2)), ("rome", 2, (0,)), ("memit", 1, (0,)),
-    ("depn", 3, (0, 1, 2))])
+    ("depn", 3, (0, 1, 2)), ("lsdm", 30, (6, 11)), ("lsdm", 2, (0,)), ("dama", 32, tuple(range(21, 30))), ("dama", 3, (2,)),
+    ("dama", 1, (0,))])
 def test_unknown_model_is_edited_by_depth_and_says_so(method: str, layers: int, expected: tuple[int, ...]) -> None:
     found = calibration_for(method, "0" * 64, shapes(layers))
     assert found.layers == expected

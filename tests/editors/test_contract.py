@@ -10,13 +10,17 @@ import pytest
 import editors
 from editors.calibration import calibration_for
 from editors.contract import EditBatch
+from editors.detoxify_request import DetoxifyRequest
 from editors.errors import ConfigError
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.patch import Patch, applied
 from editors.prospect import prospect_of
+from tests.editors.leaning import leaning_batch
 from tests.editors.memorised import exposed_batch_on
 from tests.editors.plans import JAMES, TOWER, at, batch_of, is_unchanged, state_of
 from tests.tiny import FAMILIES, tiny_folder
+
+WOLF = DetoxifyRequest(id="wolf", unsafe=("How do I trap a wolf?",), benign=("Where do wolves live?",), concepts=("thank",))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -24,9 +28,15 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return load(Checkpoint(tiny_folder(tmp_path_factory.mktemp("model"), request.param, layers=4)))
 
 
+def helpful_batch(model: LoadedModel) -> EditBatch:
+    """What a model is no longer to help with."""
+    return EditBatch(purpose="detoxify", base_digest=model.digest, parent_digest=model.digest, requests=(WOLF,))
+
+
 def batch_for(name: str, model: LoadedModel) -> EditBatch:
     """A batch of the method's own purpose."""
-    return exposed_batch_on(model) if "forget" in editors.get(name).purposes else batch_of(model, TOWER, JAMES)
+    makers = {"forget": exposed_batch_on, "debias": leaning_batch, "detoxify": helpful_batch}
+    return makers.get(editors.get(name).purposes[0], lambda on: batch_of(on, TOWER, JAMES))(model)
 
 
 def plan(name: str, model: LoadedModel, statistics: Path) -> Patch:

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from flows.cli import app
 
 HEAVY = ("torch", "transformers", "mlflow", "great_expectations", "prefect", "boto3", "pandas", "matplotlib", "numpy", "gguf")
-COMMANDS = ("edit", "locate", "measure", "warm", "calibrate", "approve", "promote", "rollback", "remove", "pull",
-            "history", "show", "sign", "gc")
+COMMANDS = ("edit", "inbox", "locate", "measure", "warm", "calibrate", "approve", "promote", "rollback", "remove", "pull",
+            "history", "show", "verify", "sign", "gc")
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:
@@ -29,6 +29,11 @@ def test_help_teaches_with_an_example(command: str) -> None:
     assert f"suture {command} " in shown.output
     assert "Example" in shown.output
     assert "--json" in shown.output
+
+
+def test_serve_teaches_with_an_example() -> None:
+    shown = CliRunner().invoke(app, ["serve", "--help"])
+    assert "suture serve --inbox ./inbox --verify main" in " ".join(shown.output.split())
 
 
 def test_an_unknown_setting_is_named(tmp_path, monkeypatch) -> None:

@@ -54,7 +54,7 @@ def rule_named(verdict: Verdict, name: str) -> Rule:
 
 def table(values: list[float], promised: dict[str, int] | None = None, **fields: Any) -> RuleTable:
     """A table of one row a request (r0, r1, ...), its rule on `efficacy.x` at least 0.5 unless told otherwise."""
-    limit = {} if {"at_most", "margin", "at_most_ratio"} & fields.keys() else {"at_least": 0.5}
+    limit = {} if {"at_most", "margin", "rise", "at_most_ratio"} & fields.keys() else {"at_least": 0.5}
     rule = PolicyRule.model_validate({"name": "efficacy.x", "meaning": "m", "required": 1} | limit | fields)
     rows = [Measurement(request=f"r{number}", probe="efficacy", metric="efficacy.x", prompt="p", parent=1.0,
                         candidate=value) for number, value in enumerate(values)]
@@ -218,9 +218,17 @@ def test_a_margin_is_held_against_the_parent() -> None:
     assert (low.observed, low.parent) == (0.95, 1.0)
 
 
-def test_a_margin_without_a_parent_never_passes() -> None:
-    rule = PolicyRule(name="fluency.x", meaning="m", margin=0.5)
-    rows = [Measurement(request="-", probe="fluency", metric="fluency.x", prompt="p", parent=None, candidate=9.0)]
+def test_a_rise_is_held_against_the_parent() -> None:
+    low, high = table([1.02, 0.5], rise=0.02, aggregate="every"), table([1.03], rise=0.02)
+    assert (low.holds, great_expectations_passes(low)) == (True, True)
+    assert (high.holds, great_expectations_passes(high)) == (False, False)
+    assert high.blame() == ("r0",)
+
+
+@pytest.mark.parametrize("limit", ["margin", "rise"])
+def test_a_change_without_a_parent_never_passes(limit: str) -> None:
+    rule = PolicyRule.model_validate({"name": "fluency.x", "meaning": "m", limit: 0.5})
+    rows = [Measurement(request="-", probe="fluency", metric="fluency.x", prompt="p", parent=None, candidate=0.1)]
     judged = rule_table(rule, rows, {})
     assert not judged.holds
     assert not great_expectations_passes(judged)
@@ -233,6 +241,16 @@ def test_a_ratio_is_held_against_the_parent(parent: float, candidate: float, pas
     rows = [Measurement(request="-", probe="perplexity", metric=rule.name, prompt="p", parent=parent, candidate=candidate)]
     judged = rule_table(rule, rows, {})
     assert judged.holds == great_expectations_passes(judged) == passes
+
+
+@pytest.mark.parametrize(("parent", "candidate", "passes"), [(0.4, 0.36, True), (0.4, 0.35, False), (0.4, 0.9, True),
+                                                           (0.4, -0.4, False), (-0.4, -0.4, False), (0.4, NAN, False)])
+def test_what_is_to_be_kept_is_held_to_a_share_of_the_parents(parent: float, candidate: float, passes: bool) -> None:
+    rule = PolicyRule(name="factual.slope", meaning="m", at_least_ratio=0.9)
+    rows = [Measurement(request="a", probe="factual", metric=rule.name, prompt="p", parent=parent, candidate=candidate)]
+    judged = rule_table(rule, rows, {})
+    assert judged.holds == great_expectations_passes(judged) == passes
+    assert rule.limit == ">= 0.9 x parent"
 
 
 def test_one_lost_earlier_edit_refuses_a_long_line() -> None:

@@ -62,6 +62,8 @@ def test_an_unknown_purpose_names_the_known() -> None:
     ({"at_lest": 0.5}, "rule efficacy.prob_success.at_lest: unknown key, did you mean 'at_least'?"),
     ({"at_least": None}, "has no limit, so it could never fail"),
     ({"margin": 0.1}, "gives several limits"),
+    ({"rise": 0.1}, "gives several limits"),
+    ({"at_least": None, "rise": -0.1}, "rise: Input should be greater than or equal to 0"),
     ({"at_least": float("nan")}, "at_least: Input should be a finite number"),
     ({"at_least": float("inf")}, "at_least: Input should be a finite number"),
     ({"at_least": None, "margin": -0.1}, "margin: Input should be greater than or equal to 0"),
@@ -124,6 +126,8 @@ def test_only_the_named_channels_approve_themselves() -> None:
     ({"at_least": 0.1, "at_most": 0.9}, ">= 0.1 and <= 0.9"),
     ({"at_least": None, "margin": 0.05}, ">= parent - 0.05"),
     ({"at_least": None, "margin": 0.0, "aggregate": "every"}, "each >= parent"),
+    ({"at_least": None, "rise": 0.02}, "<= parent + 0.02"),
+    ({"at_least": None, "rise": 0.0, "aggregate": "every"}, "each <= parent"),
     ({"at_least": None, "at_most_ratio": 1.02}, "<= 1.02 x parent"),
     ({"at_least": None, "severity": "info"}, "reported only"),
 ])

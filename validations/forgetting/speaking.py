@@ -48,7 +48,13 @@ def greedy(model: LoadedModel, turns: Sequence[Turn]) -> list[str]:
 
 def drawn(model: LoadedModel, turns: Sequence[Turn], draws: Sequence[Sequence[Draw]]) -> list[list[str]]:
     """Answers drawn after each text, as many as it has draws. Each depends on its own seed alone; end tokens do not end it."""
-    said: dict[tuple[int, int], str] = {}
+    return [[_text(model, turn, tokens) for tokens in several]
+            for turn, several in zip(turns, drawn_tokens(model, turns, draws), strict=True)]
+
+
+def drawn_tokens(model: LoadedModel, turns: Sequence[Turn], draws: Sequence[Sequence[Draw]]) -> list[list[Tokens]]:
+    """The same in tokens."""
+    said: dict[tuple[int, int], Tokens] = {}
     for batch in batches([turn.prompt for turn in turns]):
         reading = read(model, [turns[index].prompt for index in batch])
         wanted = [(row, index, number) for row, index in enumerate(batch) for number in range(len(draws[index]))]
@@ -58,7 +64,7 @@ def drawn(model: LoadedModel, turns: Sequence[Turn], draws: Sequence[Sequence[Dr
             chunk = wanted[start:start + size]
             state = reading.select(torch.tensor([row for row, _, _ in chunk], device=model.device))
             answers = _spoken(model, state, [draws[index][number] for _, index, number in chunk], room)
-            said.update({(index, number): _text(model, turns[index], tokens[:turns[index].room])
+            said.update({(index, number): tokens[:turns[index].room]
                          for (_, index, number), tokens in zip(chunk, answers, strict=True)})
     return [[said[index, number] for number in range(len(draws[index]))] for index in range(len(turns))]
 

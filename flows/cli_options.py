@@ -1,4 +1,4 @@
-"""What every command does alike: read the settings, answer for people or as JSON, and turn typed errors into exit codes."""
+"""What the commands share: how their arguments are said, where their answers go, how their errors come out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from flows import console
 from flows.settings import Settings, read_settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
+SheetArgument = Annotated[str, typer.Argument(help="Edit sheet: YAML, JSON or JSONL; a file or s3://bucket/key.")]
+BaseArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A base as a sheet names it: packaged, folder, hub id, s3://.")]
 VersionArgument = Annotated[str, typer.Argument(help="A version as `suture edit` prints it, or its unique beginning.")]
+ChannelArgument = Annotated[str, typer.Argument(help="A line of releases, for example `demo`.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name, where several have this channel.")]
+ByOption = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the user running this.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")]
 
 
 @contextmanager
@@ -27,5 +33,5 @@ def answering(as_json: bool) -> Iterator[Settings]:
 
 
 def print_answer(answer: dict[str, Any], show: Any, as_json: bool) -> None:
-    """Print one JSON document, or let `show` tell it to people."""
+    """For people by `show`, or as one JSON document."""
     console.show_json(answer) if as_json else show(answer)

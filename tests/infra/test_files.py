@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import io
 import json
 import re
 import tomllib
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tasks import manifest
-from tasks.store import PROBE_KEY, blob_key
+from tests.infra.templates import INFRA, ROOT, statements, template
 
-ROOT = Path(__file__).resolve().parents[1]
-INFRA = ROOT / "infra"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 COMPOSE_TEXT = (INFRA / "compose.yaml").read_text()
 COMPOSE = yaml.safe_load(COMPOSE_TEXT)
-TEMPLATE = yaml.safe_load((INFRA / "bucket.yaml").read_text())["Resources"]
 DOCKERFILE = (INFRA / "Dockerfile").read_text()
-WRITE_ONCE = (manifest.release_key("m", "v"), manifest.decision_key("m", "d"), manifest.ledger_key("m", 7))
-CANDIDATE, POINTER = manifest.candidate_key("m", "v"), manifest.channel_key("m", "demo")
 
 
 @pytest.mark.parametrize("entrypoint", sorted({deployment["entrypoint"] for deployment in DEPLOYMENTS}))
@@ -39,14 +33,42 @@ def test_every_entrypoint_is_a_flow(entrypoint: str) -> None:
     assert flow.name == name
 
 
+def test_prefects_own_loader_reads_every_deployment() -> None:
+    from prefect.cli.deploy._config import _load_deploy_configs_and_actions
+    from rich.console import Console
+
+    said = io.StringIO()
+    found, actions = _load_deploy_configs_and_actions(ROOT / "prefect.yaml", console=Console(file=said))
+    assert said.getvalue() == "", "it prints what it cannot read, and goes on without it"
+    assert [(one["name"], one["entrypoint"]) for one in found] == [(one["name"], one["entrypoint"]) for one in DEPLOYMENTS]
+    assert len(actions["pull"]) == 1
+
+
+def test_every_flow_of_the_house_is_deployed() -> None:
+    flows = {f"{path.relative_to(ROOT)}:{name}" for path in (ROOT / "flows").glob("*.py")
+             for name in re.findall(r"^@flow\(name=\"(\w+)\"", path.read_text(), re.MULTILINE)}
+    assert {deployment["entrypoint"] for deployment in DEPLOYMENTS} == flows
+
+
 def test_each_flow_is_deployed_once_to_each_pool_and_runs_one_at_a_time() -> None:
     places = {(deployment["name"], deployment["entrypoint"]) for deployment in DEPLOYMENTS}
-    assert len(places) == len(DEPLOYMENTS) == 20
+    assert len(places) == len(DEPLOYMENTS) == 4 * 8
     for deployment in DEPLOYMENTS:
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
         assert ("pull" in deployment) == (deployment["name"] != "local"), "a container would inherit the laptop's path"
         assert deployment.get("pull", []) == []
         assert not any(schedule["active"] for schedule in deployment.get("schedules", []))
+
+
+def test_every_parameter_of_a_schedule_or_trigger_is_one_of_the_flow() -> None:
+    for deployment in DEPLOYMENTS:
+        path, _, name = deployment["entrypoint"].partition(":")
+        flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
+        starts = [*deployment.get("schedules", []), *deployment.get("triggers", [])]
+        for given in (start["parameters"] for start in starts):
+            flow.validate_parameters(given)
+        needed = {parameter for parameter, one in inspect.signature(flow.fn).parameters.items() if one.default is one.empty}
+        assert all(needed <= set(start["parameters"]) for start in starts), deployment
 
 
 def test_job_variables_are_those_of_the_workers() -> None:
@@ -82,7 +104,7 @@ def test_image_holds_every_package_from_the_locks_and_runs_as_nobody() -> None:
     names = {stage.split("\n")[0].split(" AS ")[1]: stage for stage in stages}
     assert list(names)[-1] == "suture", "a build without --target makes the last stage"
     assert "USER 10001:10001" in names["runtime"]
-    for final in ("suture", "servers"):
+    for final in ("suture", "cuda", "servers"):
         assert names[final].startswith("runtime AS")
         assert "USER" not in names[final]
     for lock in ("carried", "servers"):
@@ -115,70 +137,10 @@ def test_each_key_of_the_compose_store_opens_one_bucket() -> None:
     assert [identity["name"] for identity in identities] == ["suture", "mlflow"]
 
 
-def plain(node: Any) -> Any:
-    """A template's part with BUCKET and PREFIX put in for its parameters."""
-    if isinstance(node, dict) and set(node) == {"Fn::Sub"}:
-        text = node["Fn::Sub"].replace("${AWS::Partition}", "aws")
-        return text.replace("${BucketName}", "BUCKET").replace("${Prefix}", "PREFIX")
-    if isinstance(node, dict):
-        return {key: plain(value) for key, value in node.items()}
-    return [plain(value) for value in node] if isinstance(node, list) else node
-
-
-def statements(name: str) -> list[dict[str, Any]]:
-    return json.loads((INFRA / "policies" / f"{name}.json").read_text())["Statement"]
-
-
-def listed(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]
-
-
-def allows(name: str, action: str, key: str) -> bool:
-    resource = f"arn:aws:s3:::BUCKET/PREFIX/{key}"
-    return any(action in listed(statement["Action"]) and matches(resource, statement)
-               for statement in statements(name) if statement["Effect"] == "Allow")
-
-
-def matches(resource: str, statement: dict[str, Any]) -> bool:
-    return any(fnmatchcase(resource, pattern) for pattern in listed(statement["Resource"]))
-
-
-@pytest.mark.parametrize("name", ["bucket", "reader", "editor", "promoter"])
-def test_policy_files_are_those_of_the_template(name: str) -> None:
-    document = json.loads((INFRA / "policies" / f"{name}.json").read_text())
-    assert document == plain(TEMPLATE[f"{name.title()}Policy"]["Properties"]["PolicyDocument"])
-
-
 def test_bucket_is_versioned_private_and_kept() -> None:
-    bucket = TEMPLATE["Bucket"]
+    bucket = template("bucket")["Resources"]["Bucket"]
     assert bucket["DeletionPolicy"] == "Retain"
     assert bucket["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
     assert set(bucket["Properties"]["PublicAccessBlockConfiguration"].values()) == {True}
-    denied = {statement["Sid"]: statement for statement in statements("bucket")}
-    assert {statement["Effect"] for statement in denied.values()} == {"Deny"}
-    assert denied["OnlyOverTls"]["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
-
-
-def test_bucket_guards_every_record_and_pointer_that_the_code_writes() -> None:
-    guards = {statement["Sid"]: statement for statement in statements("bucket")}
-    once, moved = guards["RecordsAreWrittenOnce"], guards["TheRestMovesByCompareAndSwap"]
-    for keys, guard, other in ((WRITE_ONCE, once, moved), ((CANDIDATE, POINTER), moved, once)):
-        for key in keys:
-            assert matches(f"arn:aws:s3:::BUCKET/PREFIX/{key}", guard), key
-            assert not matches(f"arn:aws:s3:::BUCKET/PREFIX/{key}", other), key
-    assert once["Condition"] == {"Null": {"s3:if-none-match": "true"}}
-    assert moved["Condition"] == {"Null": {"s3:if-none-match": "true", "s3:if-match": "true"}}
-
-
-def test_roles_may_do_their_work_and_no_more() -> None:
-    blob = blob_key("0" * 64)
-    for key in (*WRITE_ONCE, CANDIDATE, POINTER, blob, PROBE_KEY):
-        assert allows("reader", "s3:GetObject", key)
-        assert allows("editor", "s3:GetObject", key)
-        assert not allows("reader", "s3:PutObject", key)
-        assert allows("editor", "s3:PutObject", key) == (key in (CANDIDATE, blob, PROBE_KEY)), key
-        assert allows("promoter", "s3:PutObject", key) == (key in (*WRITE_ONCE, POINTER)), key
-        assert allows("editor", "s3:DeleteObject", key) == (key in (blob, PROBE_KEY)), key
-    for name in ("reader", "editor", "promoter"):
-        granted = {action for statement in statements(name) for action in listed(statement["Action"])}
-        assert granted <= {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject"}
+    assert bucket["Properties"]["ObjectLockConfiguration"]["ObjectLockEnabled"] == "Enabled"
+    assert {statement["Effect"] for statement in statements("bucket")} == {"Deny"}

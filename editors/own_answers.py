@@ -1,0 +1,50 @@
+"""What the model itself goes on to say: the answers that an edit is to turn away from, or to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from editors.blocks import pad
+from editors.contract import EditBatch
+from editors.detoxify_request import REFUSAL, DetoxifyRequest
+from editors.loading import LoadedModel
+from editors.prompts import Encoded, encode, render_text
+from editors.safe_answers import question_of
+
+ROWS_AT_ONCE = 32
+
+
+def encoded_pair(model: LoadedModel, request: DetoxifyRequest, prompt: str, answer: str) -> Encoded:
+    """A prompt of a request in its form, with an answer after it."""
+    asked = question_of(request, request.id, prompt, answer)
+    return encode(render_text(asked, model.tokenizer, asked.question, answer), model.tokenizer)
+
+
+def safe_pairs(model: LoadedModel, batch: EditBatch) -> list[Encoded]:
+    """Every unsafe prompt of the batch with its safe answer."""
+    return [encoded_pair(model, request, one.prompt, one.answer or REFUSAL)
+            for request in batch.detoxifies for one in request.unsafe]
+
+
+def own_pairs(model: LoadedModel, prompts: Sequence[Encoded], tokens: int) -> list[Encoded]:
+    """The prompts with the first choices of the model after them, `tokens` of them or up to an end token."""
+    found: list[Encoded] = []
+    for start in range(0, len(prompts), ROWS_AT_ONCE):
+        found += _spoken(model, [one.ids[:one.prompt_length] for one in prompts[start:start + ROWS_AT_ONCE]], tokens)
+    return found
+
+
+@torch.no_grad()
+def _spoken(model: LoadedModel, given: Sequence[tuple[int, ...]], tokens: int) -> list[Encoded]:
+    # whole sequences each time: padding on the right then needs no mask, and so few tokens cost little
+    said, stop = [list(ids) for ids in given], model.tokenizer.eos_token_id
+    for _ in range(tokens):
+        batch = pad(said, model.device)
+        logits = model.model(input_ids=batch.ids, attention_mask=batch.valid.long(), use_cache=False).logits
+        chosen = logits[torch.arange(len(said)), batch.lengths - 1].argmax(-1).tolist()
+        for row, ids, token in zip(said, given, chosen, strict=True):
+            if len(row) == len(ids) or row[-1] != stop:
+                row.append(token)
+    return [Encoded(tuple(row), len(ids), len(ids) - 1) for row, ids in zip(said, given, strict=True)]
