@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from editors.errors import ConfigError
-from flows import cli_rounds, console
-from flows.cli_keeping import keeping
+from flows import cli_keeping, cli_rounds, console
 from flows.cli_options import (
     BaseArgument,
     ByOption,
@@ -20,8 +19,8 @@ from flows.cli_options import (
     SheetArgument,
     VersionArgument,
     answering,
-    print_answer,
 )
+from flows.cli_options import print_answer as _print
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +36,6 @@ channel back, bit for bit.
 Start here: `suture edit examples/facts.yaml --dry-run`
 """,
 )
-app.add_typer(keeping)
 
 @app.command()
 def edit(
@@ -56,10 +54,10 @@ def edit(
         from flows import run
 
         if dry_run:
-            print_answer(run.dry_run(settings, sheet, quiet=as_json), console.show_plan, as_json)
+            _print(run.dry_run(settings, sheet, quiet=as_json), console.show_plan, as_json)
             return
         answer = run.edit(settings, sheet, quiet=as_json)
-        print_answer(answer, console.show_edit, as_json)
+        _print(answer, console.show_edit, as_json)
         if not answer["passed"]:
             raise typer.Exit(3)
 
@@ -73,7 +71,7 @@ def locate(sheet: SheetArgument, as_json: JsonOption = False) -> None:
     with answering(as_json) as settings:
         from flows import run
 
-        print_answer(run.locate(settings, sheet, quiet=as_json), console.show_location, as_json)
+        _print(run.locate(settings, sheet, quiet=as_json), console.show_location, as_json)
 
 
 @app.command()
@@ -89,7 +87,7 @@ def measure(
     with answering(as_json) as settings:
         from flows import run
 
-        print_answer(run.measure(settings, sheet, version, quiet=as_json), console.show_measured, as_json)
+        _print(run.measure(settings, sheet, version, quiet=as_json), console.show_measured, as_json)
 
 
 @app.command()
@@ -105,7 +103,7 @@ def warm(
     with answering(as_json) as settings:
         from flows import run
 
-        print_answer(run.warm(settings, model, layers, quiet=as_json), console.show_warmed, as_json)
+        _print(run.warm(settings, model, layers, quiet=as_json), console.show_warmed, as_json)
 
 
 @app.command()
@@ -122,7 +120,7 @@ def calibrate(
     with answering(as_json) as settings:
         from flows import run
 
-        print_answer(run.calibrate(settings, model, facts, method or [], quiet=as_json), console.show_calibrated, as_json)
+        _print(run.calibrate(settings, model, facts, method or [], quiet=as_json), console.show_calibrated, as_json)
 
 
 @app.command()
@@ -143,7 +141,7 @@ def approve(
         if not reason:
             raise ConfigError("a decision needs a reason", 'add --reason "..."')
         answer = release.approve(settings, version, by or settings.user, reason, refuse=refuse)
-        print_answer(answer, console.show_decision, as_json)
+        _print(answer, console.show_decision, as_json)
 
 
 @app.command()
@@ -158,7 +156,7 @@ def promote(
         from flows import run
 
         answer = run.promote(settings, version, by or settings.user, reason, quiet=as_json)
-        print_answer(answer, console.show_promotion, as_json)
+        _print(answer, console.show_promotion, as_json)
 
 
 @app.command()
@@ -178,7 +176,7 @@ def rollback(
         from flows import run
 
         answer = run.rollback(settings, channel, to, by or settings.user, reason, model, quiet=as_json)
-        print_answer(answer, console.show_rollback, as_json)
+        _print(answer, console.show_rollback, as_json)
 
 
 @app.command()
@@ -201,7 +199,7 @@ def remove(
         from flows import run
 
         answer = run.remove(settings, version, channel, policy, reason, quiet=as_json)
-        print_answer(answer, console.show_edit, as_json)
+        _print(answer, console.show_edit, as_json)
         if not answer["passed"]:
             raise typer.Exit(3)
 
@@ -228,7 +226,7 @@ def pull(
             raise ConfigError(f"pull needs exactly one of CHANNEL, --version and --base, got {targets}",
                               "suture pull demo ./model")
         answer = release.pull(settings, Path(folder), url, places[0] if places else None, version, base, model)
-        print_answer(answer, console.show_pulled, as_json)
+        _print(answer, console.show_pulled, as_json)
 
 
 @app.command()
@@ -240,7 +238,7 @@ def history(channel: ChannelArgument, model: ModelOption = None, as_json: JsonOp
     with answering(as_json) as settings:
         from flows import release
 
-        print_answer(release.history(settings, channel, model), console.show_history, as_json)
+        _print(release.history(settings, channel, model), console.show_history, as_json)
 
 
 @app.command()
@@ -252,10 +250,10 @@ def show(version: VersionArgument, as_json: JsonOption = False) -> None:
     with answering(as_json) as settings:
         from flows import release
 
-        print_answer(release.show(settings, version), console.show_version, as_json)
+        _print(release.show(settings, version), console.show_version, as_json)
 
 
-for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve):
+for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve, cli_keeping.sign, cli_keeping.gc):
     app.command()(command)
 
 

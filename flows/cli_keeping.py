@@ -9,10 +9,7 @@ import typer
 from flows import console_keeping
 from flows.cli_options import JsonOption, VersionArgument, answering, print_answer
 
-keeping = typer.Typer()
 
-
-@keeping.command()
 def sign(version: VersionArgument, as_json: JsonOption = False) -> None:
     """Sign a published version, and those it stands on, with the key that SUTURE_SIGNING_KEY names; promote does so itself.
 
@@ -26,7 +23,6 @@ def sign(version: VersionArgument, as_json: JsonOption = False) -> None:
         print_answer(flow.sign(settings, version), console_keeping.show_signed, as_json)
 
 
-@keeping.command()
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do; change nothing.")] = False,
     older_than: Annotated[float, typer.Option("--older-than", help="Days that refused and superseded candidates stay.")] = 30,

@@ -100,7 +100,7 @@ def collect(store: Store, ages: Ages, *, dry_run: bool) -> Collected:
     restored = tuple(_restore(store, again))
     gone = tuple(one for one in over if one.key.removeprefix(TRASH) not in again.named)
     for one in gone:
-        store.delete(one.key)
+        store.remove(one.key)
     return Collected(put_aside=tuple(one for one in aside if one.key not in restored), removed=gone, restored=restored,
                      kept_objects=kept)
 

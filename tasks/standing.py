@@ -129,7 +129,7 @@ def read_decisions(store: Store, model: str, digest: str, only: str | None = Non
     for key in keys:
         body, where = store.get_bytes(key)[0], address(store, key)
         records.append(DecisionRecord(uri=where, digest=digest_bytes(body), decision=parse(Decision, body, where)))
-    return tuple(sorted(records, key=lambda record: (_moment(record), record.uri)))
+    return tuple(sorted(records, key=lambda record: (moment_of(record), record.uri)))
 
 
 def standing(store: Store, candidate: Candidate, moment: datetime | None = None) -> Standing:
@@ -185,7 +185,12 @@ def _kind(made: Decision, candidate: Candidate, body: str, rule: ChannelRule, no
     return "expired" if end is not None and now >= end else "approvals"
 
 
-def _moment(record: DecisionRecord) -> datetime:
+def moment_of(record: DecisionRecord) -> datetime:
+    """When something was decided.
+
+    Raises:
+        IntegrityError: the record tells no time.
+    """
     try:
         return _aware(record.decision.at)
     except ValueError as error:

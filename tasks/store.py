@@ -150,7 +150,7 @@ class Store:
                     str(source), *target.values(), ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Config=self._transfer
                 )
         if before and not isinstance(source, bytes) and _changed(before, source.stat()):
-            self.delete(key)
+            self.remove(key)
             raise IntegrityError(f"{source} changed while it was uploaded as sha256 {digest}", hint=AGAIN)
         return BlobReceipt(digest, size, size)
 
@@ -188,10 +188,10 @@ class Store:
         """Put an object under another key, within the store; raises NotFound when there is none."""
         with self._operation("copy", key) as source, self._operation("copy", to) as target:
             self._client.copy(source, *target.values(), ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Config=self._transfer)
-        self.delete(key)
+        self.remove(key)
 
-    def delete(self, key: str) -> None:
-        """Remove an object for good; none there is no error."""
+    def remove(self, key: str) -> None:
+        """Delete an object for good; one that is gone already is no fault."""
         with self._operation("delete", key) as target:
             self._client.delete_object(**target)
 
@@ -241,7 +241,7 @@ class Store:
                         return quotes
         finally:
             with suppress(StoreError):
-                self.delete(key)
+                self.remove(key)
         raise StoreLacksConditionalWrites(
             f"{self.location.url} at {self._endpoint} ignores If-None-Match or If-Match: two promotions could both win",
             hint=LACKS,

@@ -198,8 +198,11 @@ def load_policy(path: Path) -> Policy:
 
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())  # noqa: S506 (a SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"the policy {path} cannot be read: {error}", "mend the file") from error
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        # the YAML reader lets through what its constructors of dates, numbers and keys raise
+        raise ConfigError(f"the policy {path} cannot be read: {type(error).__name__}: {error}", "mend the file") from error
     try:
         return Policy.model_validate(document)
     except ValidationError as error:

@@ -174,7 +174,7 @@ def test_another_policy_cannot_be_put_in_its_place(store: Store, tmp_path: Path)
     tamper(store, blob_key(candidate.policy), lax.content)
     with pytest.raises(IntegrityError, match=r"the policy of version .* is damaged"):
         require(store, candidate)
-    store.delete(blob_key(candidate.policy))
+    store.remove(blob_key(candidate.policy))
     with pytest.raises(IntegrityError, match=r"the policy of version .* is gone"):
         approve(store, candidate, "ann")
 

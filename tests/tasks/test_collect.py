@@ -151,7 +151,7 @@ def test_a_publish_that_saw_its_blobs_before_they_were_put_aside_is_whole(releas
     candidate = stage(release_store, made)
     upload(release_store, candidate, made.baked.folder)
     record, _ = release_store.get_bytes(candidate_key(MODEL, candidate.version))
-    release_store.delete(candidate_key(MODEL, candidate.version))
+    release_store.remove(candidate_key(MODEL, candidate.version))
     collected(release_store)
     assert not [key for key in in_place(release_store) if key.startswith("blobs/")]
     release_store.put_new(candidate_key(MODEL, candidate.version), record)

@@ -144,7 +144,7 @@ def test_a_record_of_the_time_when_there_was_one_for_each_still_counts(store: St
     candidate = stage(store, make_edit(tmp_path / "edit", 1))
     decide(store, MODEL, candidate.digest, "approve", ADA)
     body, _ = store.get_bytes(decision_key(MODEL, candidate.digest, "ada"))
-    store.delete(decision_key(MODEL, candidate.digest, "ada"))
+    store.remove(decision_key(MODEL, candidate.digest, "ada"))
     tamper(store, single_decision_key(MODEL, candidate.digest), body)
     assert [record.decision.by for record in require(store, candidate).deciding] == ["ada"]
     with pytest.raises(PromotionConflict, match="was approved already, by ada"):

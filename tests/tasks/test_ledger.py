@@ -82,7 +82,7 @@ def test_a_removed_entry_is_seen(store: Store) -> None:
     line = moves("demo", 3)
     for pointer in line:
         heal(store, pointer)
-    store.delete(ledger_key("tiny", 2))
+    store.remove(ledger_key("tiny", 2))
     with pytest.raises(IntegrityError, match="lacks entry 2"):
         history(store, "tiny")
 

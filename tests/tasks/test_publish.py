@@ -98,7 +98,7 @@ def test_the_base_is_published_once_and_repaired_from_the_folder(store: Store, e
     assert (first.transfer.moved_blobs, again.transfer.moved_blobs) == (6, 0)
     assert (first.manifest, first.version) == (again.manifest, base_version(base.digest))
     manifest, _ = channel.read_release(store, MODEL, first.version)
-    store.delete(blob_key(manifest.files["config.json"].sha256))
+    store.remove(blob_key(manifest.files["config.json"].sha256))
     assert publish_base(store, MODEL, base, folder).transfer.moved_blobs == 1
 
 

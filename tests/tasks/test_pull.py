@@ -83,7 +83,7 @@ def test_a_tampered_blob_is_named_and_leaves_nothing(store: Store, release: Cont
 
 
 def test_a_missing_blob_is_named_and_leaves_nothing(store: Store, release: Contents, target: Path) -> None:
-    store.delete(blob_key(release.files["config.json"].sha256))
+    store.remove(blob_key(release.files["config.json"].sha256))
     with pytest.raises(IntegrityError, match=r"config\.json is not in the store: expected sha256"):
         pull(store, release, target)
     assert leftovers(target) == []
