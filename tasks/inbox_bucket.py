@@ -73,8 +73,8 @@ class BucketClaim:
             content, etag = self.store.get_bytes(self.name)
             if etag == self.sheet:
                 self.store.put_new(self._target(outcome), content)
-                self.store.delete(self.name)
-        self.store.delete(_claim_key(self.name))
+                self.store.remove(self.name)
+        self.store.remove(_claim_key(self.name))
         return True
 
     def give_back(self) -> None:
@@ -119,7 +119,7 @@ class BucketInbox:
                 return claim
         except NotFound:
             return None
-        self.store.delete(_claim_key(ticket))
+        self.store.remove(_claim_key(ticket))
         return None
 
     def _created(self, claim: BucketClaim) -> bool:

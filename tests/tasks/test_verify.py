@@ -33,7 +33,7 @@ def test_every_damage_of_a_release_is_named_at_once(release_store: Store, tmp_pa
     body = bytearray(release_store.get_bytes(blob_key(shard.sha256))[0])
     body[-1] ^= 1
     tamper(release_store, blob_key(shard.sha256), bytes(body))
-    release_store.delete(blob_key(config.sha256))
+    release_store.remove(blob_key(config.sha256))
     tamper(release_store, blob_key(served.stack[0].batch.sha256), b"{}")
     found = fetch(served, tmp_path / "damaged", house)
     assert [one.what for one in found] == ["config.json", "model-layer-001.safetensors",
