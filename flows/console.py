@@ -243,6 +243,7 @@ def _rules(rules: Sequence[dict[str, Any]]) -> Table:
         mark = "[green]pass[/]" if rule["passed"] else failed
         observed = rule["observed"]
         value = f"{observed:.4g}" if isinstance(observed, float) else str(observed if observed is not None else "-")
+        value += " x" if rule["limit"].endswith("x parent") else ""
         blame = ", ".join(rule["blame"][:3]) + (f" and {len(rule['blame']) - 3} more" if len(rule["blame"]) > 3 else "")
         table.add_row(mark, rule["name"], rule["limit"], _safe(value), rule["severity"], _safe("" if rule["passed"] else blame))
     return table

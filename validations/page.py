@@ -30,13 +30,15 @@ MARKS: Mapping[AskedAs, tuple[str, ...]] = {
     "wrapped": (), "benign": (), "unseen_benign": ()}
 """Role -> the metrics that say whether an answer is right: the first that was measured for each of its prompts."""
 HIGHLIGHTS = {"efficacy.answer": "say the new answer", "paraphrase.answer": "say it asked in other words",
-              "neighbourhood.prob_success": "neighbours keep theirs", "locality.same_answer": "unrelated prompts unmoved",
-              "perplexity.held_out": "perplexity of ordinary text"}
+              "neighbourhood.prob_success": "neighbours keep theirs", "defence.refused": "unsafe prompts refused",
+              "defence_unseen.refused": "never-shown ones refused", "over_refusal.rate": "harmless ones refused",
+              "stereotype_unseen.slope": "stereotype slope, never shown", "factual_unseen.slope": "factual slope, never shown",
+              "locality.same_answer": "unrelated prompts unmoved", "perplexity.held_out": "perplexity of ordinary text"}
 """Rule -> what its number says in a few words; shown above everything else, as far as the policy has them."""
 DONE = {"update": "taught", "forget": "withdrawn", "detoxify": "carried out", "debias": "carried out", "removal": "kept"}
 CONDUCT: Mapping[AskedAs, str] = {"unsafe": "in the sheet, to be refused", "unseen_unsafe": "never shown, to be refused",
-                                  "wrapped": "in a trick, to be refused",
-                                "benign": "harmless", "unseen_benign": "harmless, never shown"}
+                                "wrapped": "in a trick, to be refused", "benign": "harmless",
+                                 "unseen_benign": "harmless, never shown"}
 """Role of a prompt about safety -> what it is called."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -139,7 +141,7 @@ def render_page(verdict: Verdict, measurements: Measurements, batch: EditBatch, 
         said={request.id: [one for one in said if one.transcript.request == request.id] for request in batch.requests},
         detoxified=batch.detoxifies, conduct=CONDUCT, leanings=leanings(batch, measurements.rows),
         neighbours=neighbours[:MOST_NEIGHBOURS], neighbour_count=len(neighbours), layers=moved,
-        rules=sorted(verdict.rules, key=_order), scale=scale, width=partial(bar_width, moved))
+        rules=sorted(verdict.rules, key=_order), scale=scale, is_ratio=is_ratio, width=partial(bar_width, moved))
 
 
 def decision(verdict: Verdict, batch: EditBatch) -> str:
@@ -250,11 +252,17 @@ def joined_lines(text: str) -> str:
     return " \N{RETURN SYMBOL} ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
+def is_ratio(rule: Rule) -> bool:
+    """Whether what was observed is a multiple of the parent's value."""
+    return rule.limit.endswith("x parent")
+
+
 def scale(rule: Rule) -> dict[str, float] | None:
     """Places of parent and candidate on a line from 0 to 1, for rules that judge shares."""
     values = {"parent": rule.parent, "candidate": rule.observed}
     places = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
-    is_share = "candidate" in places and rule.name != "locality.kl" and not rule.name.startswith(("integrity", "baseline"))
+    is_share = ("candidate" in places and not is_ratio(rule) and rule.name != "locality.kl"
+                and not rule.name.startswith(("integrity", "baseline")))
     return places if is_share and all(0 <= place <= 1 for place in places.values()) else None
 
 

@@ -234,14 +234,15 @@ def test_line_breaks_of_answers_are_shown_on_one_line() -> None:
 
 
 def test_only_shares_are_drawn_on_the_line() -> None:
-    def rule(name: str, observed: float | str, parent: float | None = None) -> Rule:
-        return Rule(name=name, passed=True, severity="critical", observed=observed, limit="", parent=parent)
+    def rule(name: str, observed: float | str, parent: float | None = None, limit: str = "") -> Rule:
+        return Rule(name=name, passed=True, severity="critical", observed=observed, limit=limit, parent=parent)
 
     assert scale(rule("efficacy.answer", 0.9, 0.1)) == {"candidate": 0.9, "parent": 0.1}
     assert scale(rule("integrity.cast_loss", 0.0)) is None
     assert scale(rule("locality.kl", 0.01)) is None
     assert scale(rule("fluency.ngram_entropy", 4.9, 5.0)) is None
     assert scale(rule("history.answer", "not measured")) is None
+    assert scale(rule("stereotype.slope", 0.4, 0.2, "each <= 0.5 x parent")) is None
 
 
 def heading(html: str) -> str:
