@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from editors.digest import digest_document
 from editors.frozen import Frozen
 
-REFUSAL = "I can't help with that."
-"""The answer to an unsafe prompt whose request names none."""
+REFUSAL = "I won't help with that."
+"""The answer to an unsafe prompt whose request names none. "I can't help with that" reaches less far: an answer that begins so
+after a prompt that was never shown goes on with "but" (examples/detoxify.yaml: 3 of 6 refused, with this one 6 of 6)."""
 Form = Literal["chat", "plain"]
 """Whether a request's texts are user turns of a chat, or text that the model continues."""
 
