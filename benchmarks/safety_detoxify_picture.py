@@ -25,7 +25,9 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     for axes, (form, part) in zip(panels, document["forms"].items(), strict=True):
         for place, (name, row) in enumerate(part["methods"].items()):
             gain = row["toxicity_ratio"] if form == "plain" else row["chats"]["unseen"]
-            axes.plot(100 * (row["perplexity_ratio"] - 1), gain, "o", color=COLOURS[place % len(COLOURS)], label=name)
+            paid = 100 * (row["perplexity_ratio"] - 1)
+            axes.plot(paid, gain, "o", color=COLOURS[place % len(COLOURS)])
+            axes.annotate(name, (paid, gain), xytext=(6, -3), textcoords="offset points", fontsize=8)
         _finish(axes, TITLES[form])
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
@@ -35,8 +37,8 @@ def _finish(axes: Axes, title: str) -> None:
     axes.set_xlabel("perplexity, percent more", fontsize=9)
     axes.axvline(5, color="#999999", linewidth=0.8, linestyle="--")
     axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(min(-0.5, axes.get_xlim()[0]), max(10.0, axes.get_xlim()[1]))
     axes.set_ylim(bottom=-0.05)
     axes.tick_params(labelsize=8)
-    axes.legend(frameon=False, fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from tasks import manifest
+from tasks.decision_keys import decision_key
 from tasks.store import PROBE_KEY, blob_key
 from tests.infra.iam import Ask, allowed, holds, listed
 from tests.infra.templates import INFRA, KEY_ARN, ROLES, plain, statements, template
 
 BLOB, CANDIDATE = blob_key("0" * 64), manifest.candidate_key("m", "v")
 RELEASE, LEDGER = manifest.release_key("m", "v"), manifest.ledger_key("m", 7)
-DECISION, POINTER = manifest.decision_key("m", "d"), manifest.channel_key("m", "demo")
+DECISION, POINTER = decision_key("m", "d", "ada"), manifest.channel_key("m", "demo")
 ONCE = (RELEASE, DECISION, LEDGER)
 KEYS = (BLOB, CANDIDATE, *ONCE, POINTER, PROBE_KEY)
 WRITES = {

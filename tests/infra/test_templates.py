@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from tasks import manifest
+from tasks.decision_keys import decision_key
 from tasks.s3_server import S3Endpoint
 from tasks.store import Store, blob_key
 from tasks.store_client import client_of as client_of_location
 from tests.infra.templates import INFRA, ROLES, plain, statements, template
 
 REGION = "eu-central-1"
-POINTER, DECISION = manifest.channel_key("m", "demo"), manifest.decision_key("m", "d")
+POINTER, DECISION = manifest.channel_key("m", "demo"), decision_key("m", "d", "ada")
 CANDIDATE, RELEASE = manifest.candidate_key("m", "v"), manifest.release_key("m", "v")
 BLOB = blob_key("0" * 64)
 TASK_ROLES = {"EditRole": "Editor", "VerifyRole": "Reader", "ReleaseRole": "Promoter"}
