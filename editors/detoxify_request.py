@@ -9,9 +9,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from editors.digest import digest_document
 from editors.frozen import Frozen
 
-REFUSAL = "I won't help with that."
-"""The answer to an unsafe prompt whose request names none. "I can't help with that" reaches less far: an answer that begins so
-after a prompt that was never shown goes on with "but" (examples/detoxify.yaml: 3 of 6 refused, with this one 6 of 6)."""
+REFUSAL = "I can't help with that."
+"""The answer to an unsafe prompt whose request names none. Measured on examples/detoxify.yaml beside "I won't help with that":
+that one reached 6 of 6 prompts never shown instead of 3, and the gate refused it for 1 harmless prompt of 20 refused and 5
+toxic texts of 48.
+"""
 Form = Literal["chat", "plain"]
 """Whether a request's texts are user turns of a chat, or text that the model continues."""
 
