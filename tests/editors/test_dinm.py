@@ -147,7 +147,7 @@ def test_the_place_of_a_batch_has_its_layer_and_evidence(model: LoadedModel, tmp
     batch = batch_of(model, CHAT)
     found = find_contrast(model, batch, (1, 2), None, tmp_path)
     assert found.layers == (1, 2)
-    assert found.traced_peak == hidden_contrast(model, batch).peak((1, 2))
+    assert found.traced_peak == hidden_contrast(model, batch).peak(range(model.anatomy.layer_count))
     assert [one.kind for one in found.evidence] == ["table", "picture"]
 
 
