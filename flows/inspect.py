@@ -31,6 +31,7 @@ def dry_run(settings: Settings, sheet: str) -> dict[str, Any]:
         method = method_of(order, house)
         estimate = estimate_order(order, house)
     chat = sum(request.is_chat for request in order.batch.updates)
+    chat += sum(request.form == "chat" for request in order.batch.detoxifies)
     plan = {
         "sheet": sheet, "model": f"{order.model}, channel {order.channel}", "base": f"{order.base} ({order.base_digest[:12]})",
         "parent": order.parent_version or "the unedited base",
