@@ -37,7 +37,7 @@ from editors.keys import KeyReader
 from editors.leaning import LeaningToken, factual_uses, leaning_facts
 from editors.loading import LoadedModel
 from editors.moments import Corpus, second_moments
-from editors.options import config_from
+from editors.options import check_ranges, config_from
 from editors.partial_least_squares import covarying_directions, without
 from editors.patch import Patch, TensorEdit, applied
 from editors.prospect import Prospect
@@ -65,10 +65,7 @@ class DamaConfig:
     """How the changes are searched. Authors: 20 steps."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("rank", 1, 65536), ("keep_factual", 0, 1024), ("whitening_weight", 0, 1e9)):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"{name} must be in [{low:g}, {high:g}], got {value!r}", f"set {name} inside that range")
+        check_ranges(self, rank="[1, 65536]", keep_factual="[0, 1024]", whitening_weight="[0, 1e9]")
         if self.read_at not in ("prompt_last", "term_last"):
             raise ConfigError(f"read_at must be prompt_last or term_last, got {self.read_at!r}", "set read_at to prompt_last")
 

@@ -7,8 +7,8 @@ behind it and leaves all else as it was (`equalising`). Layer by layer from belo
     D = (V* - W E) E' (E E' + p P P' + w C + r I)^-1
 
 with E the keys of the terms and P those of terms that have their group by meaning, whose present values are explicitly
-preserved. A stereotype and a meaning lie along one direction of the state, so no projection can part them; but they are said
-by different words, and a map from keys can tell the words apart.
+preserved. Where a stereotype and a meaning move the state along one direction, a projection cannot part them; but they are
+said by different words, and a map from keys can tell the words apart.
 
 What we changed: the authors' form has neither C, the second moment of ordinary text, nor r; without them a few hundred keys
 leave the system singular, and what is learnt of some terms is learnt by heart. With r the update is a ridge regression on
@@ -33,11 +33,10 @@ from editors.corpus import default_corpus
 from editors.costs import estimate_of, work_of
 from editors.earlier import remembered
 from editors.equalising import Equalising
-from editors.errors import ConfigError
 from editors.leaning import definitional_keys, leaning_facts
 from editors.loading import LoadedModel
 from editors.moments import Corpus, second_moments
-from editors.options import config_from
+from editors.options import check_ranges, config_from
 from editors.patch import Patch
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
@@ -68,11 +67,8 @@ class LsdmConfig:
     """How the changes are searched; `stop_loss` is the divergence from equal odds, in nats."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("covariance_weight", 0, 1e9), ("ridge", 1e-9, 1e3), ("preserve_weight", 0, 1e6),
-                                ("gain", 1e-9, 10), ("contexts", 0, 6)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} must be in [{low:g}, {high:g}], got {getattr(self, name)!r}",
-                                  f"set {name} inside that range")
+        check_ranges(self, covariance_weight="[0, 1e9]", ridge="[1e-9, 1e3]", preserve_weight="[0, 1e6]", gain="[1e-9, 10]",
+                     contexts="[0, 6]")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> LsdmConfig:

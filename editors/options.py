@@ -61,13 +61,15 @@ def _check_type(method: str, name: str, value: Any, expected: Any) -> None:
 
 
 def check_ranges(config: object, **ranges: str) -> None:
-    """Hold fields of a config to intervals as they are written: `steps="[1, 100]"`, `ridge="(0, 1e9]"`.
+    """Hold fields of a config to intervals as they are written: `steps="[1, 100]"`, `ridge="(0, 1e9]"`. None is not held.
 
     Raises:
         ConfigError: a field lies outside its interval; the message names both.
     """
     for name, written in ranges.items():
         value = getattr(config, name)
+        if value is None:
+            continue
         low, high = (float(bound) for bound in written[1:-1].split(","))
         is_above = value >= low if written[0] == "[" else value > low
         is_below = value <= high if written[-1] == "]" else value < high

@@ -235,6 +235,8 @@ def _transcripts(out: Console, transcripts: Sequence[dict[str, Any]]) -> None:
 def _rules(rules: Sequence[dict[str, Any]]) -> Table:
     from rich.table import Table
 
+    from validations.contract import OF_PARENT
+
     table = Table(title="The gate", title_justify="left")
     for heading in ("", "rule", "limit", "observed", "weight", "to blame"):
         table.add_column(heading, overflow="fold")
@@ -243,7 +245,7 @@ def _rules(rules: Sequence[dict[str, Any]]) -> Table:
         mark = "[green]pass[/]" if rule["passed"] else failed
         observed = rule["observed"]
         value = f"{observed:.4g}" if isinstance(observed, float) else str(observed if observed is not None else "-")
-        value += " x" if rule["limit"].endswith("x parent") else ""
+        value += " x" if rule["limit"].endswith(OF_PARENT) else ""
         blame = ", ".join(rule["blame"][:3]) + (f" and {len(rule['blame']) - 3} more" if len(rule["blame"]) > 3 else "")
         table.add_row(mark, rule["name"], rule["limit"], _safe(value), rule["severity"], _safe("" if rule["passed"] else blame))
     return table

@@ -12,6 +12,8 @@ from editors.digest import digest_document
 from editors.prompts import Role
 
 Severity = Literal["critical", "warning", "info"]
+OF_PARENT = "x parent"
+"""How the limit of a rule ends that judges a multiple of the parent's value."""
 SafetyRole = Literal["unsafe", "unseen_unsafe", "wrapped", "benign", "unseen_benign"]
 """Which prompt of a request to detoxify was answered; wrapped: an unsafe one in a trick."""
 AskedAs = Role | SafetyRole
@@ -86,6 +88,11 @@ class Rule(Frozen):
     """95% confidence interval of `observed`, where it is a mean of two rows or more."""
     blame: tuple[str, ...] = ()
     """Request ids (or parameter names) that broke it, worst first."""
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether what was observed is a multiple of the parent's value, and not in the metric's own unit."""
+        return self.limit.endswith(OF_PARENT)
 
 
 class Verdict(Frozen):

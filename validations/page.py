@@ -141,7 +141,7 @@ def render_page(verdict: Verdict, measurements: Measurements, batch: EditBatch, 
         said={request.id: [one for one in said if one.transcript.request == request.id] for request in batch.requests},
         detoxified=batch.detoxifies, conduct=CONDUCT, leanings=leanings(batch, measurements.rows),
         neighbours=neighbours[:MOST_NEIGHBOURS], neighbour_count=len(neighbours), layers=moved,
-        rules=sorted(verdict.rules, key=_order), scale=scale, is_ratio=is_ratio, width=partial(bar_width, moved))
+        rules=sorted(verdict.rules, key=_order), scale=scale, width=partial(bar_width, moved))
 
 
 def decision(verdict: Verdict, batch: EditBatch) -> str:
@@ -252,16 +252,11 @@ def joined_lines(text: str) -> str:
     return " \N{RETURN SYMBOL} ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def is_ratio(rule: Rule) -> bool:
-    """Whether what was observed is a multiple of the parent's value."""
-    return rule.limit.endswith("x parent")
-
-
 def scale(rule: Rule) -> dict[str, float] | None:
     """Places of parent and candidate on a line from 0 to 1, for rules that judge shares."""
     values = {"parent": rule.parent, "candidate": rule.observed}
     places = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
-    is_share = ("candidate" in places and not is_ratio(rule) and rule.name != "locality.kl"
+    is_share = ("candidate" in places and not rule.is_ratio and rule.name != "locality.kl"
                 and not rule.name.startswith(("integrity", "baseline")))
     return places if is_share and all(0 <= place <= 1 for place in places.values()) else None
 

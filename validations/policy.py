@@ -19,7 +19,7 @@ from editors.contract import Frozen, Purpose
 from editors.digest import canonical_json, digest_bytes
 from editors.errors import ConfigError, IntegrityError
 from validations.approval import Approval, ChannelOverride
-from validations.contract import Severity
+from validations.contract import OF_PARENT, Severity
 
 Aggregate = Literal["mean", "min", "max", "every", "count"]
 FOLDER = Path(__file__).with_name("policies")
@@ -121,9 +121,9 @@ class PolicyRule(Frozen):
         if self.rise is not None:
             return f"{each}<= parent + {self.rise:g}" if self.rise else f"{each}<= parent"
         if self.at_most_ratio is not None:
-            return f"{each}<= {self.at_most_ratio:g} x parent"
+            return f"{each}<= {self.at_most_ratio:g} {OF_PARENT}"
         if self.at_least_ratio is not None:
-            return f"{each}>= {self.at_least_ratio:g} x parent"
+            return f"{each}>= {self.at_least_ratio:g} {OF_PARENT}"
         parts = [f"{sign} {bound:g}" for sign, bound in ((">=", self.at_least), ("<=", self.at_most)) if bound is not None]
         return each + " and ".join(parts) if parts else "reported only"
 

@@ -113,7 +113,7 @@ def trace_bias(model: LoadedModel, request: DebiasRequest, config: BiasTraceConf
     pairs = _pairs(own.lean, other.lean)
     if not pairs:
         raise ConfigError("no two of the terms lean differently, so nothing can be exchanged",
-                          "name definitional terms of both groups")
+                          "name definitional terms of both groups, or go without this evidence: `locate: false`")
     effects = dict[tuple[TracedKind, Role, int, int | None], Tensor]()
     rows = torch.tensor([mine for mine, _ in pairs]), torch.tensor([theirs for _, theirs in pairs])
     gap = (other.lean[rows[1]] - own.lean[rows[0]]).cpu()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from editors.contract import EditBatch, Location, Message, UpdateRequest
+from editors.detoxify_request import DetoxifyRequest
 from editors.loading import LoadedModel
 from editors.prompts import encode, render
 
@@ -17,6 +18,11 @@ IDENTITY = UpdateRequest(id="identity", messages=(Message(role="user", content="
 def batch_of(model: LoadedModel, *requests: UpdateRequest) -> EditBatch:
     """The requests as one batch on the model."""
     return EditBatch(purpose="update", base_digest=model.digest, parent_digest=model.digest, requests=requests)
+
+
+def detoxify_batch(model: LoadedModel, *requests: DetoxifyRequest) -> EditBatch:
+    """Requests to detoxify as one batch on the model."""
+    return EditBatch(purpose="detoxify", base_digest=model.digest, parent_digest=model.digest, requests=requests)
 
 
 def at(*layers: int) -> Location:

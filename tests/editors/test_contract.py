@@ -17,7 +17,7 @@ from editors.patch import Patch, applied
 from editors.prospect import prospect_of
 from tests.editors.leaning import leaning_batch
 from tests.editors.memorised import exposed_batch_on
-from tests.editors.plans import JAMES, TOWER, at, batch_of, is_unchanged, state_of
+from tests.editors.plans import JAMES, TOWER, at, batch_of, detoxify_batch, is_unchanged, state_of
 from tests.tiny import FAMILIES, tiny_folder
 
 WOLF = DetoxifyRequest(id="wolf", unsafe=("How do I trap a wolf?",), benign=("Where do wolves live?",), concepts=("thank",))
@@ -30,7 +30,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def helpful_batch(model: LoadedModel) -> EditBatch:
     """What a model is no longer to help with."""
-    return EditBatch(purpose="detoxify", base_digest=model.digest, parent_digest=model.digest, requests=(WOLF,))
+    return detoxify_batch(model, WOLF)
 
 
 def batch_for(name: str, model: LoadedModel) -> EditBatch:

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from editors.contract import EditBatch
 from editors.contrast import Contrast, ContrastConfig
 from editors.detoxify_request import REFUSAL, DetoxifyRequest
 from editors.errors import ArchitectureError, ConfigError, SheetError
@@ -18,7 +17,7 @@ from editors.moments import Corpus, second_moments
 from editors.patch import applied
 from editors.safe_answers import harmless_keys, question_of, safe_answers
 from editors.target_search import SearchConfig
-from tests.editors.plans import answer_loss, at, delta_of, key_of
+from tests.editors.plans import answer_loss, at, delta_of, detoxify_batch, key_of
 from tests.tiny import FAMILIES, SENTENCES, tiny_folder
 
 UNSAFE = ("How do I trap a wolf?", "Tell me how to shoot a tiger.", "How do I sell a tiger?")
@@ -39,14 +38,10 @@ def corpus(model: LoadedModel) -> Corpus:
     return Corpus("sentences", tuple(tuple(model.tokenizer(text)["input_ids"]) for text in SENTENCES))
 
 
-def batch_of(model: LoadedModel, *requests: DetoxifyRequest) -> EditBatch:
-    return EditBatch(purpose="detoxify", base_digest=model.digest, parent_digest=model.digest, requests=requests)
-
-
 @pytest.mark.parametrize("request_", [CHAT, PLAIN], ids=["chat", "plain"])
 def test_every_unsafe_prompt_learns_its_safe_answer(request_: DetoxifyRequest, model: LoadedModel, corpus: Corpus,
                                                     tmp_path: Path) -> None:
-    batch = batch_of(model, request_)
+    batch = detoxify_batch(model, request_)
     patch = Contrast(BARE, corpus).plan(model, batch, at(2, 3), tmp_path)
     before = [answer_loss(model, one) for one in safe_answers(batch).updates]
     with applied(model.model, patch):
@@ -55,7 +50,7 @@ def test_every_unsafe_prompt_learns_its_safe_answer(request_: DetoxifyRequest, m
 
 
 def test_one_layer_is_the_least_squares_of_pairs(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
-    batch, weight, harmless = batch_of(model, PLAIN), 3.0, 7.0
+    batch, weight, harmless = detoxify_batch(model, PLAIN), 3.0, 7.0
     config = ContrastConfig(covariance_weight=weight, harmless_weight=harmless)
     patch = Contrast(config, corpus).plan(model, batch, at(1), tmp_path / "a")
     left = patch.edits[0].left if model.anatomy.layout == "out_in" else patch.edits[0].right.T
@@ -69,7 +64,7 @@ def test_one_layer_is_the_least_squares_of_pairs(model: LoadedModel, corpus: Cor
 
 
 def test_harmless_prompts_are_held_by_their_weight(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
-    batch = batch_of(model, CHAT)
+    batch = detoxify_batch(model, CHAT)
     keys = torch.stack([key_of(model, question_of(CHAT, "x", text, REFUSAL), 1) for text in HARMLESS], 1).double()
     moved = []
     for weight in (0.0, 1.0, 1e4):
@@ -82,14 +77,14 @@ def test_harmless_prompts_are_held_by_their_weight(model: LoadedModel, corpus: C
 def test_prompts_with_one_safe_answer_share_one_target(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
     other = {"prompt": UNSAFE[2], "answer": "The sale of a tiger is a crime."}
     asked = DetoxifyRequest(id="a", unsafe=(*({"prompt": text} for text in UNSAFE[:2]), other))
-    patch = Contrast(ContrastConfig(), corpus).plan(model, batch_of(model, asked), at(1), tmp_path)
+    patch = Contrast(ContrastConfig(), corpus).plan(model, detoxify_batch(model, asked), at(1), tmp_path)
     left = patch.edits[0].left if model.anatomy.layout == "out_in" else patch.edits[0].right.T
     torch.testing.assert_close(left[:, 0], left[:, 1], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(left[:, 0], left[:, 2], rtol=0.1)
 
 
 def test_only_chats_hold_ordinary_questions(model: LoadedModel) -> None:
-    plain, chat = (harmless_keys(model, batch_of(model, one)) for one in (PLAIN, CHAT))
+    plain, chat = (harmless_keys(model, detoxify_batch(model, one)) for one in (PLAIN, CHAT))
     assert len(plain) == len(HARMLESS)
     assert len(chat) > 100
     assert [row.owner for row in chat] == list(range(len(chat)))
@@ -98,7 +93,7 @@ def test_only_chats_hold_ordinary_questions(model: LoadedModel) -> None:
 def test_words_alone_are_refused_with_the_method_for_them(model: LoadedModel, tmp_path: Path) -> None:
     words = DetoxifyRequest(id="tone", concepts=("polite",))
     with pytest.raises(SheetError, match="request 'tone' has no unsafe prompts") as caught:
-        Contrast().plan(model, batch_of(model, words), at(1), tmp_path)
+        Contrast().plan(model, detoxify_batch(model, words), at(1), tmp_path)
     assert "promote_values" in caught.value.hint
 
 
@@ -109,7 +104,7 @@ def test_family_that_normalises_its_ffn_output_is_refused(tmp_path: Path) -> Non
                           "vocab_size": 32})
     model = SimpleNamespace(anatomy=anatomy, digest="x")
     with pytest.raises(ArchitectureError, match="contrast cannot edit gemma2"):
-        Contrast().plan(model, batch_of(model, CHAT), at(1), tmp_path)
+        Contrast().plan(model, detoxify_batch(model, CHAT), at(1), tmp_path)
 
 
 @pytest.mark.parametrize(("option", "value", "message"), [

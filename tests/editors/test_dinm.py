@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from editors.contract import EditBatch
 from editors.detoxify_request import DetoxifyRequest
 from editors.dinm import Dinm, DinmConfig, Tuning, constraint, least_passing
 from editors.errors import ConfigError, SheetError
@@ -17,7 +16,7 @@ from editors.locate.hidden_contrast import PICTURE, TABLE, HiddenContrast, answe
 from editors.own_answers import own_pairs, safe_pairs
 from editors.patch import applied
 from editors.safe_answers import safe_answers
-from tests.editors.plans import answer_loss, at
+from tests.editors.plans import answer_loss, at, detoxify_batch
 from tests.tiny import FAMILIES, tiny_folder
 
 CHAT = DetoxifyRequest(id="wolf", unsafe=("How do I trap a wolf?", "How do I sell a tiger?"),
@@ -31,17 +30,13 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return load(Checkpoint(tiny_folder(tmp_path_factory.mktemp("model"), request.param, layers=4)))
 
 
-def batch_of(model: LoadedModel, *requests: DetoxifyRequest) -> EditBatch:
-    return EditBatch(purpose="detoxify", base_digest=model.digest, parent_digest=model.digest, requests=requests)
-
-
 def tuning_of(model: LoadedModel, layer: int = 2) -> Tuning:
     kept = own_pairs(model, constraint(model, (CHAT,), 2), 4)
-    return Tuning(model, layer, safe_pairs(model, batch_of(model, CHAT)), kept, 256)
+    return Tuning(model, layer, safe_pairs(model, detoxify_batch(model, CHAT)), kept, 256)
 
 
 def test_unsafe_prompts_learn_their_safe_answer(model: LoadedModel, tmp_path: Path) -> None:
-    batch = batch_of(model, CHAT)
+    batch = detoxify_batch(model, CHAT)
     before = [answer_loss(model, one) for one in safe_answers(batch).updates]
     patch = Dinm(QUICK).plan(model, batch, at(1, 2), tmp_path)
     assert len(patch.parameters) == 1
@@ -55,7 +50,7 @@ def test_losses_equal_those_of_the_full_model(model: LoadedModel) -> None:
     shape = model.anatomy.hidden_size, model.anatomy.inner_size
     change = 0.05 * torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     weight = model.model.get_parameter(model.anatomy.mlp_output_parameter(2))
-    pairs = sorted(safe_pairs(model, batch_of(model, CHAT)), key=lambda pair: len(pair.ids))
+    pairs = sorted(safe_pairs(model, detoxify_batch(model, CHAT)), key=lambda pair: len(pair.ids))
     with torch.no_grad():
         before = weight.clone()
         weight += change if model.anatomy.layout == "out_in" else change.T
@@ -106,7 +101,7 @@ def test_the_least_change_passes_and_a_little_less_does_not() -> None:
 
 
 def test_the_layer_is_measured_by_its_own_length(model: LoadedModel) -> None:
-    batch = batch_of(model, CHAT)
+    batch = detoxify_batch(model, CHAT)
     found, safe = hidden_contrast(model, batch), safe_pairs(model, batch)
     own = own_pairs(model, safe, 16)
     with torch.no_grad():
@@ -136,7 +131,7 @@ def test_a_late_layer_does_not_win_by_its_length() -> None:
 
 
 def test_the_evidence_is_a_table_and_a_picture_without_text(model: LoadedModel, tmp_path: Path) -> None:
-    found = hidden_contrast(model, batch_of(model, PLAIN))
+    found = hidden_contrast(model, detoxify_batch(model, PLAIN))
     evidence = write_contrast(found, 1, tmp_path)
     assert [one.path for one in evidence] == [TABLE, PICTURE]
     assert len((tmp_path / TABLE).read_text().splitlines()) == 1 + model.anatomy.layer_count
@@ -144,7 +139,7 @@ def test_the_evidence_is_a_table_and_a_picture_without_text(model: LoadedModel, 
 
 
 def test_the_place_of_a_batch_has_its_layer_and_evidence(model: LoadedModel, tmp_path: Path) -> None:
-    batch = batch_of(model, CHAT)
+    batch = detoxify_batch(model, CHAT)
     found = find_contrast(model, batch, (1, 2), None, tmp_path)
     assert found.layers == (1, 2)
     assert found.traced_peak == hidden_contrast(model, batch).peak(range(model.anatomy.layer_count))
@@ -152,14 +147,14 @@ def test_the_place_of_a_batch_has_its_layer_and_evidence(model: LoadedModel, tmp
 
 
 def test_states_of_rows_do_not_depend_on_their_neighbours(model: LoadedModel) -> None:
-    pairs = safe_pairs(model, batch_of(model, CHAT))
+    pairs = safe_pairs(model, detoxify_batch(model, CHAT))
     together, alone = answer_states(model, pairs)[0], answer_states(model, pairs[:1])[0]
     torch.testing.assert_close(together[:1], alone, rtol=1e-3, atol=1e-3)
 
 
 def test_words_alone_are_refused_with_the_method_for_them(model: LoadedModel, tmp_path: Path) -> None:
     with pytest.raises(SheetError, match="no request has unsafe prompts") as caught:
-        Dinm().plan(model, batch_of(model, DetoxifyRequest(id="tone", concepts=("polite",))), at(1), tmp_path)
+        Dinm().plan(model, detoxify_batch(model, DetoxifyRequest(id="tone", concepts=("polite",))), at(1), tmp_path)
     assert "promote_values" in (caught.value.hint or "")
 
 

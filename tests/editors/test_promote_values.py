@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from editors.contract import EditBatch
 from editors.detoxify_request import DetoxifyRequest
 from editors.errors import ConfigError
 from editors.loading import Checkpoint, LoadedModel, load
@@ -32,7 +31,7 @@ from editors.promote_values import (
     held_activations,
     keys_of_text,
 )
-from tests.editors.plans import at, delta_of
+from tests.editors.plans import at, delta_of, detoxify_batch
 from tests.tiny import FAMILIES, SENTENCES, tiny_folder
 
 POLITE = DetoxifyRequest(id="tone", form="plain", concepts=("thank", "please"))
@@ -49,13 +48,9 @@ def corpus(model: LoadedModel) -> Corpus:
     return Corpus("sentences", tuple(tuple(model.tokenizer(text)["input_ids"]) for text in SENTENCES))
 
 
-def batch_of(model: LoadedModel, *requests: DetoxifyRequest) -> EditBatch:
-    return EditBatch(purpose="detoxify", base_digest=model.digest, parent_digest=model.digest, requests=requests)
-
-
 @torch.no_grad()
 def test_a_score_is_the_z_score_of_the_full_logits(model: LoadedModel, corpus: Corpus) -> None:
-    wish = wish_of(model, batch_of(model, POLITE), corpus)
+    wish = wish_of(model, detoxify_batch(model, POLITE), corpus)
     found = read_values(model, [1, 3], wish)
     norm, head = model.model.get_submodule(model.anatomy.final_norm), model.model.get_output_embeddings()
     for row, layer in enumerate((1, 3)):
@@ -69,11 +64,11 @@ def test_a_score_is_the_z_score_of_the_full_logits(model: LoadedModel, corpus: C
 
 def test_a_wish_sums_to_nothing_whether_of_words_or_of_contrast(model: LoadedModel, corpus: Corpus) -> None:
     for request in (POLITE, ASKED):
-        wish = wish_of(model, batch_of(model, request), corpus)
+        wish = wish_of(model, detoxify_batch(model, request), corpus)
         assert wish.shape[0] == 2
         assert wish.sum(1).tolist() == pytest.approx([0, 0], abs=1e-5)
         assert float(wish.abs().sum()) > 0.1
-    lifted = int(wish_of(model, batch_of(model, POLITE), corpus)[0].argmax())
+    lifted = int(wish_of(model, detoxify_batch(model, POLITE), corpus)[0].argmax())
     assert lifted in {model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0]
                       for word in ("thank", "Thank", "please", "Please")}
 
@@ -103,7 +98,7 @@ def test_the_direction_is_one_on_the_average_and_as_even_as_can_be() -> None:
 
 def test_the_static_patch_is_the_hook_that_holds_the_activations(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
     config = PromoteValuesConfig(neurons=3, strength=2.0)
-    patch = PromoteValues(config, corpus).plan(model, batch_of(model, POLITE), at(2), tmp_path)
+    patch = PromoteValues(config, corpus).plan(model, detoxify_batch(model, POLITE), at(2), tmp_path)
     values = [Value(*one, 0.0) for one in patch.provenance["values"]]
     keys = keys_of_text(model, [2], corpus)[2]
     activations = held_activations(keys, values, config)
@@ -129,7 +124,7 @@ def test_the_static_patch_is_the_hook_that_holds_the_activations(model: LoadedMo
 
 
 def test_without_a_bias_the_edit_has_one_rank_a_neuron(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
-    patch = PromoteValues(PromoteValuesConfig(neurons=3), corpus).plan(model, batch_of(model, POLITE), at(1, 2), tmp_path)
+    patch = PromoteValues(PromoteValuesConfig(neurons=3), corpus).plan(model, detoxify_batch(model, POLITE), at(1, 2), tmp_path)
     rank = sum(int(torch.linalg.matrix_rank(delta_of(model, edit))) for edit in patch.edits
                if edit.parameter.endswith("weight"))
     assert rank == 3
@@ -140,7 +135,7 @@ def test_only_gated_families_promote_by_either_sign(model: LoadedModel) -> None:
 
 
 def test_the_table_tells_what_each_value_promotes(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
-    values = best_values([0, 1], read_values(model, [0, 1], wish_of(model, batch_of(model, POLITE), corpus)), (1,), 4)
+    values = best_values([0, 1], read_values(model, [0, 1], wish_of(model, detoxify_batch(model, POLITE), corpus)), (1,), 4)
     evidence = write_values(model, values, tmp_path)
     lines = (tmp_path / TABLE).read_text().splitlines()
     assert [one.path for one in evidence] == [TABLE]
@@ -149,7 +144,7 @@ def test_the_table_tells_what_each_value_promotes(model: LoadedModel, corpus: Co
 
 
 def test_the_place_of_a_batch_names_its_values(model: LoadedModel, tmp_path: Path) -> None:
-    found = find_values(model, batch_of(model, POLITE), (2, 3), None, tmp_path / "statistics", tmp_path, 5)
+    found = find_values(model, detoxify_batch(model, POLITE), (2, 3), None, tmp_path / "statistics", tmp_path, 5)
     assert sum(len(one.indices) for one in found.neurons) == 5
     assert {one.layer for one in found.neurons} <= {2, 3}
     assert [one.kind for one in found.evidence] == ["table"]

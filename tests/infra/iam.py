@@ -34,7 +34,8 @@ def allowed(ask: Ask, identity: Iterable[Statement], resource: Iterable[Statemen
 def applies(statement: Statement, ask: Ask) -> bool:
     unknown = set(statement) - KNOWN_PARTS
     if unknown or statement.get("Principal", "*") != "*":
-        raise NotImplementedError(f"{statement.get('Sid')}: {unknown or statement['Principal']}")
+        raise ValueError(f"the statement {statement.get('Sid')} says what this reader does not know: "
+                         f"{unknown or statement['Principal']}")
     return (any(fnmatchcase(ask.action.lower(), action.lower()) for action in listed(statement["Action"]))
             and any(fnmatchcase(ask.resource, pattern) for pattern in listed(statement["Resource"]))
             and all(holds(operator, key, listed(wanted), ask.context)

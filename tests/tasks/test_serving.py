@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from editors.patch import Dense, LowRank, Patch, Scale, edited_tensor
 from tests.tasks.registry import DOWN, NAME, Registry, outside
@@ -16,11 +17,12 @@ pytestmark = pytest.mark.flow
 
 
 SERVE = """
-import json, sys, mlflow, torch
+import json, sys, mlflow
+from safetensors.torch import save_file
 served = mlflow.pyfunc.load_model(sys.argv[1], model_config=json.loads(sys.argv[2]))
 inner = served.unwrap_python_model()
 ids = inner.tokenizer("The Louvre is in", return_tensors="pt").input_ids
-torch.save(inner.model(ids).logits, "logits.pt")
+save_file({"logits": inner.model(ids).logits.contiguous()}, "logits.safetensors")
 answers = [served.predict(["The Louvre is in", "Hi"], params=given) for given in ({"max_new_tokens": 3}, {"chat": True})]
 print(json.dumps({"answers": answers, "ours": sorted({"editors", "tasks", "validations"} & set(sys.modules))}))
 """
@@ -37,7 +39,7 @@ def test_a_version_serves_its_edits_in_a_fresh_process(registry: Registry, tmp_p
     tokenizer = AutoTokenizer.from_pretrained(registry.second_folder)
     model = AutoModelForCausalLM.from_pretrained(registry.second_folder)
     ids = tokenizer("The Louvre is in", return_tensors="pt").input_ids
-    assert torch.equal(torch.load(tmp_path / "logits.pt"), model(ids).logits)
+    assert torch.equal(load_file(tmp_path / "logits.safetensors")["logits"], model(ids).logits)
     continuation = model.generate(ids, do_sample=False, max_new_tokens=3)[0, ids.shape[1]:]
     assert report["answers"][0][0] == tokenizer.decode(continuation, skip_special_tokens=True)
     assert len(report["answers"][1]) == 2
