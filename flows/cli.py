@@ -15,6 +15,7 @@ from flows.cli_options import (
     ChannelArgument,
     JsonOption,
     ModelOption,
+    PromotionReasonOption,
     ReasonOption,
     SheetArgument,
     VersionArgument,
@@ -146,7 +147,7 @@ def approve(
 
 @app.command()
 def promote(
-    version: VersionArgument, by: ByOption = None, reason: ReasonOption = "approved", as_json: JsonOption = False
+    version: VersionArgument, by: ByOption = None, reason: PromotionReasonOption = None, as_json: JsonOption = False
 ) -> None:
     """Publish an approved version and move its channel to it. Of two at once, one wins; the other is told who did.
 

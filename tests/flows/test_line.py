@@ -109,6 +109,7 @@ def test_a_person_must_approve_on_other_channels(walk: Walk, base: str) -> None:
     assert walk.run("promote", version).document["channel"] == "stable"
     shown = walk.run("show", version[:6]).document
     assert (shown["state"], shown["decision"]["by"]) == ("serving", "ann")
+    assert walk.run("history", "stable").document["entries"][-1]["reason"] == "approved by ann: looked at it"
 
 
 def test_a_refused_edit_is_kept_shown_and_never_promoted(walk: Walk, base: str, tmp_path: Path) -> None:
