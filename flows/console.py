@@ -75,7 +75,7 @@ def show_plan(answer: dict[str, Any]) -> None:
     out.print("[bold]Nothing was changed.[/] The edit would be this:")
     _places(out, {**answer["plan"], "memory": f"{answer['estimate']['memory_bytes'] / 2**30:.2f} GiB at the peak",
                   "arithmetic": f"{answer['estimate']['flops'] / 1e12:.1f} TFLOP",
-                  "time": f"{answer['estimate']['seconds']:.1f} s of arithmetic on this machine; loading, tracing and measuring on top"})
+                  "time": f"{answer['estimate']['seconds']:.1f} s of arithmetic here; loading and measuring on top"})
     for warning in answer["warnings"]:
         out.print(f"[yellow]![/] {_safe(warning)}")
     _next(out, answer["next"])
