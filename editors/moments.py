@@ -27,6 +27,8 @@ from editors.stored import read_tensor, write_tensor, write_whole
 
 FORMAT = "suture-second-moment-1"
 CHUNK_TOKENS = 4096
+MOMENT = re.compile(r"[0-9a-f]{64}\.safetensors")
+"""How the file of a moment is called."""
 
 
 @dataclass(frozen=True)
@@ -188,5 +190,10 @@ def _pointer(base_digest: str, terms: Mapping[str, str | int], store: Path) -> P
 
 
 def _pointed(pointer: Path) -> Path | None:
-    path = pointer.with_name(pointer.read_text()) if pointer.exists() else None
+    """The moment that a pointer names; None where there is no pointer, or one that rotted: what it names is made again."""
+    try:
+        name = pointer.read_text("utf-8")
+    except (OSError, ValueError):
+        return None
+    path = pointer.with_name(name) if MOMENT.fullmatch(name) else None
     return path if path and path.exists() else None
