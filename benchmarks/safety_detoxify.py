@@ -35,8 +35,8 @@ from validations.safety.toxicity import house_judge
 FORMS: tuple[Form, ...] = ("plain", "chat")
 EDITORS = ("contrast", "dinm", "promote_values", "soften")
 METHODS = (*EDITORS, "plain dinm", "plain promote")
-DEFAULT: Mapping[Form, str] = {"plain": "contrast", "chat": "contrast"}
-"""What `method: auto` is, by form."""
+DEFAULT: Mapping[Form, str] = {"plain": "soften", "chat": "contrast"}
+"""What `method: auto` is for the requests of each form."""
 TAUGHT_OPENINGS, DRAWN, SAMPLES = 30, 4, 8
 QUICK_OPENINGS, QUICK_SAMPLES, QUICK_PARAGRAPHS, SENTENCES, QUICK_SENTENCES, QUICK_CHATS = 30, 4, 16, 120, 40, 3
 
