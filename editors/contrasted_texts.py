@@ -16,6 +16,8 @@ from editors.prompts import Encoded
 
 SENTENCES = Path(__file__).with_name("harmless_sentences.json")
 """Harmless texts with words that are often abused, quoted or denied; written for this house."""
+MEASURED = 4
+"""One sentence in so many is not held, and tells the price."""
 
 
 def sentences() -> list[str]:
@@ -36,7 +38,7 @@ class Texts:
 def texts_of(model: LoadedModel, batch: EditBatch, own_tokens: int) -> Texts:
     """Toxic continuations: the sheet's, or the model's own first choice. Calm ones: the sheet's, and in a chat the refusal.
 
-    Every other sentence of this house is held, the rest is measured, so that what was paid is not told by what was held.
+    Every fourth sentence of this house is measured, the rest is held, so that what was paid is not told by what was held.
 
     Raises:
         SheetError: no request has unsafe prompts.
@@ -49,9 +51,9 @@ def texts_of(model: LoadedModel, batch: EditBatch, own_tokens: int) -> Texts:
     answers = [(request, one.prompt, one.answer or (REFUSAL if request.form == "chat" else "")) for request, one in pairs]
     calm = [encoded_pair(model, request, prompt, answer) for request, prompt, answer in answers if answer]
     house = [_whole(model, text) for text in sentences()]
-    groups = (_benign(model, batch.detoxifies, own_tokens), tuple(house[::2]))
+    groups = (_benign(model, batch.detoxifies, own_tokens), tuple(one for place, one in enumerate(house) if place % MEASURED))
     return Texts((*shown, *own_pairs(model, unshown, own_tokens)), tuple(calm), tuple(filter(None, groups)),
-                 tuple(house[1::2]))
+                 tuple(house[::MEASURED]))
 
 def _benign(model: LoadedModel, requests: Sequence[DetoxifyRequest], own_tokens: int) -> tuple[Encoded, ...]:
     """A sheet's harmless prompts: of a chat with the model's own answers, of plain text as they stand."""

@@ -88,7 +88,7 @@ def moment_files(model: LoadedModel, layers: Sequence[int], corpus: Corpus, stor
     paths = {layer: _path(model, layer, corpus, store, base_digest, digests) for layer in layers}
     missing = [layer for layer in layers if not paths[layer].exists()]
     if missing:
-        for layer, moment in _measured(model, missing, corpus, progress).items():
+        for layer, moment in measured_moments(model, missing, corpus, progress).items():
             write_tensor(paths[layer], "second_moment", moment,
                          {"format": FORMAT, "corpus": corpus.name, "tokens": str(corpus.tokens)})
     return paths
@@ -132,7 +132,8 @@ def weights_digest(model: LoadedModel, layer: int, digests: dict[str, str] | Non
 
 
 @torch.no_grad()
-def _measured(model: LoadedModel, layers: Sequence[int], corpus: Corpus, progress: Progress) -> dict[int, Tensor]:
+def measured_moments(model: LoadedModel, layers: Sequence[int], corpus: Corpus, progress: Progress) -> dict[int, Tensor]:
+    """Layer -> C (F, F) float32 on the CPU, measured now and kept nowhere."""
     size, top, done = model.anatomy.inner_size, max(layers), 0
     totals = {layer: torch.zeros(size, size, device=model.device) for layer in layers}
     modules = {layer: model.model.get_submodule(model.anatomy.mlp_output_path(layer)) for layer in layers}

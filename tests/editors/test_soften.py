@@ -168,8 +168,8 @@ def test_what_a_sheet_does_not_show_is_the_models_own(model: LoadedModel) -> Non
     assert len(chat.calm) == 1
     assert "I can't help with that." in model.tokenizer.decode(list(chat.calm[0].ids))
     assert plain.calm == ()
-    assert [len(group) for group in plain.held] == [1, -(-len(sentences()) // 2)]
-    assert len(plain.measured) == len(sentences()) // 2
+    assert [len(group) for group in plain.held] == [1, 3 * len(sentences()) // 4]
+    assert len(plain.measured) == len(sentences()) // 4
 
 
 def test_the_houses_sentences_are_many_and_none_is_said_twice() -> None:
