@@ -25,7 +25,6 @@ from tasks.enrol import enrol
 from tasks.enrol_removal import enrol_removal
 from tasks.house import House
 from tasks.intake import find_base, intake
-from tasks.intent import one_back
 from tasks.judge import judge
 from tasks.locate import locate
 from tasks.manifest import Cause, base_version, release_key
@@ -147,12 +146,10 @@ def point_channel(release: publish.Release, channel: str, by: str, reason: str, 
 
 
 @stage("rollback")
-def move_back(model: str, channel: str, to: str | None, by: str, reason: str, house: House) -> publish.Moved:
+def move_back(model: str, channel: str, to: str | None, cause: Cause, began: str, house: House) -> publish.Moved:
     """Move the channel back, enter it into the ledger, and mirror both in the registry."""
-    pointer, _ = channels.read_pointer(house.store, model, channel)
-    with one_back(house.root / "work" / "intents", pointer, Cause(by, reason)) as began:
-        moved = publish.rollback(house.store, model, channel, Cause(by, reason), to, began)
-        mirror(model, channel, house)
+    moved = publish.rollback(house.store, model, channel, cause, to, began)
+    mirror(model, channel, house)
     return moved
 
 
