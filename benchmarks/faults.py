@@ -30,12 +30,14 @@ from rich.table import Table
 from benchmarks.faults_cases import FAULTS, Case
 from benchmarks.faults_commands import Command, commands, lay_out
 from benchmarks.faults_kills import kills
+from benchmarks.faults_rot import rot
+from benchmarks.faults_wire import wires
 from benchmarks.faults_world import World, world
 from benchmarks.machine import machine
 from benchmarks.shipped import wide_console
 
 Kind = Callable[..., Iterator[Case]]
-KINDS: dict[str, Kind] = {"kill": kills}
+KINDS: dict[str, Kind] = {"kill": kills, "wire": wires, "rot": rot}
 """By the name that `--kind` takes; each is given the world, its commands and whether a few cases do."""
 
 
