@@ -29,13 +29,17 @@ from rich.table import Table
 
 from benchmarks.faults_cases import FAULTS, Case
 from benchmarks.faults_commands import Command, commands, lay_out
+from benchmarks.faults_disk import full_disks
 from benchmarks.faults_kills import kills
+from benchmarks.faults_races import races
+from benchmarks.faults_rot import rot
+from benchmarks.faults_wire import wires
 from benchmarks.faults_world import World, world
 from benchmarks.machine import machine
 from benchmarks.shipped import wide_console
 
 Kind = Callable[..., Iterator[Case]]
-KINDS: dict[str, Kind] = {"kill": kills}
+KINDS: dict[str, Kind] = {"kill": kills, "wire": wires, "full disk": full_disks, "rot": rot, "race": races}
 """By the name that `--kind` takes; each is given the world, its commands and whether a few cases do."""
 
 

@@ -84,7 +84,7 @@ def finish(here: World, command: Command, expected: Reference, kept: Moment) -> 
     wrong += _redone(life, kept)
     if life.ended != "answered":
         wrong.append(f"unfinished: run again it {life.ended}: {life.error[-300:]}")
-        return wrong, seconds
+        return [*wrong, *begun_torn(here), *_lost(here, command, expected, kept)], seconds
     for _ in range(command.again - 1):
         seconds += here.live(command.act).cpu_seconds
     if command.fields and not same_document(document_of(life.answer, *command.fields),

@@ -196,7 +196,7 @@ def rivals(here: World, count: int) -> list[str]:
     """So many approved versions of one parent on the channel `race`, none of them promoted."""
     found = []
     for number in range(count):
-        here.sheet(f"rival-{number}", number % 3, ("light", "physics", "theatre", "beer")[number // 3 % 4], channel="race")
+        here.sheet(f"rival-{number}", number % 3, ("sugar", "winter", "music", "horses")[number // 3 % 4], channel="race")
         told = here.live(edit(here, f"rival-{number}"))
         assert told.ended == "answered", told.error
         found.append(told.answer["version"])

@@ -5,6 +5,8 @@ Nothing is cached or kept by Prefect: a stage finds its own finished output by t
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -15,7 +17,7 @@ from typing import ParamSpec, TypeVar
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from editors.errors import SutureError, Withheld
+from editors.errors import StoreError, SutureError, Withheld
 from flows.progress import current
 from tasks import channel as channels
 from tasks import decisions, ledger, publish
@@ -25,7 +27,6 @@ from tasks.enrol import enrol
 from tasks.enrol_removal import enrol_removal
 from tasks.house import House
 from tasks.intake import find_base, intake
-from tasks.intent import one_back
 from tasks.judge import judge
 from tasks.locate import locate
 from tasks.manifest import Cause, base_version, release_key
@@ -65,6 +66,24 @@ def discreet(title: str, args: Sequence[object], is_private: Callable[[Sequence[
                        "run it again; if it fails again, report the kind and the place") from None
 
 
+@contextmanager
+def roomy(title: str) -> Iterator[None]:
+    """A full disk is a typed error, whichever library met it first.
+
+    Raises:
+        StoreError: there is no room; what was finished before is kept.
+    """
+    try:
+        yield
+    except SutureError:
+        raise
+    except Exception as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise StoreError(f"the stage {title} could not write: {os.strerror(errno.ENOSPC)}",
+                         "free some space in SUTURE_HOME and run the same command again; finished work is kept") from error
+
+
 def holds_secrets(args: Sequence[object]) -> bool:
     """Whether an order among the arguments withdraws secrets."""
     return any(isinstance(given, Order) and given.batch.forgets for given in args)
@@ -78,7 +97,7 @@ def stage(title: str, is_private: Callable[[Sequence[object]], bool] = holds_sec
         @wraps(function)
         def announced(*args: P.args, **kwargs: P.kwargs) -> R:
             current().stage(title)
-            with discreet(title, args, is_private):
+            with discreet(title, args, is_private), roomy(title):
                 return function(*args, **kwargs)
 
         return task(name=title, cache_policy=NO_CACHE, persist_result=False)(announced)
@@ -147,12 +166,10 @@ def point_channel(release: publish.Release, channel: str, by: str, reason: str, 
 
 
 @stage("rollback")
-def move_back(model: str, channel: str, to: str | None, by: str, reason: str, house: House) -> publish.Moved:
+def move_back(model: str, channel: str, to: str | None, cause: Cause, began: str, house: House) -> publish.Moved:
     """Move the channel back, enter it into the ledger, and mirror both in the registry."""
-    pointer, _ = channels.read_pointer(house.store, model, channel)
-    with one_back(house.root / "work" / "intents", pointer, Cause(by, reason)) as began:
-        moved = publish.rollback(house.store, model, channel, Cause(by, reason), to, began)
-        mirror(model, channel, house)
+    moved = publish.rollback(house.store, model, channel, cause, to, began)
+    mirror(model, channel, house)
     return moved
 
 
