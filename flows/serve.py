@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("suture")
 NAME = "served"
-LOGGED = {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true"}
+LOGGED = {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true",
+          "PREFECT_LOGGING_EXTRA_LOGGERS": "suture"}
 """Nobody watches a served run: what Prefect says of it is kept with it."""
 
 

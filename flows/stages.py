@@ -18,6 +18,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from editors.errors import StoreError, SutureError, Withheld
+from flows.logs import about_stage
 from flows.progress import current
 from tasks import channel as channels
 from tasks import decisions, ledger, publish
@@ -96,8 +97,8 @@ def stage(title: str, is_private: Callable[[Sequence[object]], bool] = holds_sec
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def announced(*args: P.args, **kwargs: P.kwargs) -> R:
-            current().stage(title)
-            with discreet(title, args, is_private), roomy(title):
+            with about_stage(title, args), discreet(title, args, is_private), roomy(title):
+                current().stage(title)
                 return function(*args, **kwargs)
 
         return task(name=title, cache_policy=NO_CACHE, persist_result=False)(announced)
