@@ -141,7 +141,9 @@ def test_dry_run_locate_and_measure_change_nothing(walk: Walk, base: str, second
 def test_warming_makes_what_edits_read_and_then_nothing(walk: Walk, base: str, second: Answer) -> None:
     first = walk.run("warm", base, "--layers", "1-2")
     assert first.code == 0, first.errors
-    assert {item["layer"] for item in first.document["items"] if item["made"]} == {2}, "the edits made layers 0 and 1"
+    made = [(item["what"], item["layer"]) for item in first.document["items"] if item["made"]]
+    assert {layer for what, layer in made if what != "spectrum"} == {2}, "the edits made layers 0 and 1"
+    assert {layer for what, layer in made if what == "spectrum"} == {1, 2}, "MEMIT asks for none"
     again = walk.run("warm", base, "--layers", "1-2")
     assert [item["path"] for item in again.document["items"]] == [item["path"] for item in first.document["items"]]
     assert not any(item["made"] for item in again.document["items"])
