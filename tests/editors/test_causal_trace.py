@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.locating_naive import NaiveTrace
 from editors.contract import EditBatch, Message, UpdateRequest
 from editors.digest import digest_tensor
 from editors.errors import ConfigError, SheetError
@@ -42,75 +43,6 @@ def batch_of(*requests: UpdateRequest) -> EditBatch:
     return EditBatch(purpose="update", base_digest="b", parent_digest="p", requests=requests)
 
 
-def first(output: Any) -> torch.Tensor:
-    return output[0] if isinstance(output, tuple) else output
-
-
-class NaiveTrace:
-    """The plain way: for every cell one whole run from the token ids, hooks on the modules, all logits."""
-
-    def __init__(self, model: LoadedModel, prompt: TracedPrompt, blurred: torch.Tensor) -> None:
-        self.model, self.prompt, self.blurred = model, prompt, blurred
-        self.clean_outputs: dict[str, torch.Tensor] = {}
-        anatomy = model.anatomy
-        paths = [path(layer) for layer in range(anatomy.layer_count)
-                 for path in (anatomy.block_path, anatomy.mlp_path, anatomy.attention_path)]
-        handles = [model.model.get_submodule(path).register_forward_hook(
-            lambda _, __, output, path=path: self.clean_outputs.__setitem__(path, first(output).clone())) for path in paths]
-        self.clean = model.model(torch.tensor([prompt.ids])).logits[0, -1].softmax(-1)
-        for handle in handles:
-            handle.remove()
-        self.answer = int(self.clean.argmax())
-
-    def effect(self, kind: Kind, layer: int, position: int, window: int) -> float:
-        anatomy = self.model.anatomy
-        path_of = {"state": anatomy.block_path, "mlp": anatomy.mlp_path, "attention": anatomy.attention_path}
-        if kind in path_of:
-            low, high = (layer, layer + 1) if kind == "state" else (layer - window // 2, layer + (window + 1) // 2)
-            layers = [each for each in range(anatomy.layer_count) if low <= each < high]
-            restored = self._run([path_of[kind](each) for each in layers], position)
-        else:
-            pinned = [path_of[kind.split()[0]](each) for each in range(layer + 1, anatomy.layer_count)]
-            restored = self._run([anatomy.block_path(layer)], position, pinned)
-        return restored - self._run([], position)
-
-    def _corrupted_outputs(self, paths: list[str]) -> dict[str, torch.Tensor]:
-        found: dict[str, torch.Tensor] = {}
-        handles = [self.model.model.get_submodule(path).register_forward_hook(
-            lambda _, __, output, path=path: found.__setitem__(path, first(output).clone())) for path in paths]
-        self._run([], 0)
-        for handle in handles:
-            handle.remove()
-        return found
-
-    def _run(self, paths: list[str], position: int, pinned: Sequence[str] = ()) -> float:
-        model, samples, length = self.model.model, len(self.blurred), len(self.prompt.ids)
-        corrupted = self._corrupted_outputs(list(pinned)) if pinned else {}
-
-        def pin(path: str) -> Callable[..., Any]:
-            def hook(_: Any, __: Any, output: Any) -> Any:
-                value = first(output)
-                value.reshape(samples, length, -1)[:, position] = corrupted[path].reshape(samples, length, -1)[:, position]
-                return output
-            return hook
-
-        def put_back(path: str) -> Callable[..., Any]:
-            def hook(_: Any, __: Any, output: Any) -> Any:
-                value, clean = first(output), self.clean_outputs[path].reshape(len(self.prompt.ids), -1)
-                value.reshape(samples, len(self.prompt.ids), -1)[:, position] = clean[position]
-                return output
-            return hook
-
-        handles = [model.get_submodule(path).register_forward_hook(put_back(path)) for path in paths]
-        handles += [model.get_submodule(path).register_forward_hook(pin(path)) for path in pinned]
-        handles.append(model.get_submodule(self.model.anatomy.embedding).register_forward_hook(
-            lambda *_: self.blurred.clone()))
-        logits = model(torch.tensor([self.prompt.ids] * samples)).logits
-        for handle in handles:
-            handle.remove()
-        return float(logits[:, -1].softmax(-1)[:, self.answer].mean())
-
-
 @pytest.mark.parametrize("request_", [TOWER, CHAT], ids=["plain", "chat"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_cell_equals_the_naive_run(models: Callable[[str], LoadedModel], family: str, request_: UpdateRequest) -> None:
@@ -119,14 +51,16 @@ def test_every_cell_equals_the_naive_run(models: Callable[[str], LoadedModel], f
     traced = result.traces[0]
     with torch.inference_mode():
         embeddings = model.model.get_submodule(model.anatomy.embedding)(torch.tensor([traced.prompt.ids]))
-        naive = NaiveTrace(model, traced.prompt, corrupt(embeddings, traced.prompt, result.noise, CONFIG))
-        expected = {kind: torch.tensor([[naive.effect(kind, layer, position, CONFIG.window) for layer in result.layers]
-                                        for position in traced.prompt.positions_of(kind)]) for kind in CONFIG.kinds}
+        clean = model.model(torch.tensor([traced.prompt.ids])).logits[0, -1].softmax(-1)
+        naive = NaiveTrace(model, traced.prompt, corrupt(embeddings, traced.prompt, result.noise, CONFIG), CONFIG.window)
+        expected = {kind: torch.stack([torch.stack([naive.effect(kind, layer, position) for layer in result.layers])
+                                       for position in traced.prompt.positions_of(kind)]) for kind in CONFIG.kinds}
     assert result.layers == (0, 1, 2, 3)
-    assert traced.clean == pytest.approx(float(naive.clean.max()), abs=1e-6)
-    assert any(float(effects.abs().max()) > 1e-3 for effects in expected.values()), "the trace moves nothing: no test"
-    for kind, effects in expected.items():
-        assert torch.allclose(traced.effects[kind], effects, atol=1e-5), kind
+    assert traced.clean == pytest.approx(float(clean.max()), abs=1e-6)
+    assert any(float(draws.abs().max()) > 1e-3 for draws in expected.values()), "the trace moves nothing: no test"
+    for kind, draws in expected.items():
+        assert torch.allclose(traced.draws[kind], draws, atol=1e-5), kind
+        assert torch.allclose(traced.effects[kind], draws.mean(-1), atol=1e-5), kind
 
 
 def test_restoring_the_last_state_of_the_last_token_recovers_everything(models: Callable[[str], LoadedModel]) -> None:
