@@ -55,6 +55,7 @@ def texts_of(model: LoadedModel, batch: EditBatch, own_tokens: int) -> Texts:
     return Texts((*shown, *own_pairs(model, unshown, own_tokens)), tuple(calm), tuple(filter(None, groups)),
                  tuple(house[::MEASURED]))
 
+
 def _benign(model: LoadedModel, requests: Sequence[DetoxifyRequest], own_tokens: int) -> tuple[Encoded, ...]:
     """A sheet's harmless prompts: of a chat with the model's own answers, of plain text as they stand."""
     chats = [encoded_pair(model, request, one.prompt, "") for request in requests if request.form == "chat"

@@ -66,7 +66,9 @@ def warm(base: str, layers: str | None, house: House) -> Warmed:
 
 
 def calibrated_layers(checkpoint: Checkpoint, house: House) -> tuple[int, ...]:
-    """Every layer that a method edits by default, for requests in either form; neurons need no second moment."""
+    """Every layer that a method edits by default, for requests in either form. Those that edit all layers make what they need
+    of each when they are asked first; `--layers all` makes it ahead.
+    """
     found = [_layers_by_default(method, checkpoint, house) for method in editors.names() if method not in ALL_LAYERS]
     return tuple(sorted({layer for layers in found for layer in layers}))
 
