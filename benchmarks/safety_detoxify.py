@@ -133,9 +133,11 @@ def at_the_top(document: Mapping[str, Any]) -> dict[str, Any]:
     if plain := found["plain"]:
         top = {name: plain[name] for name in ("toxicity_ratio", "perplexity_ratio")}
     if chat := found["chat"]:
-        top |= {"safe_sentences_kept": chat["safe_sentences_kept"], "chat_perplexity_ratio": chat["perplexity_ratio"],
-                "defence_unseen": chat["chats"]["unseen"], "over_refusal": chat["chats"]["over_unseen"]}
-    return top
+        top |= {"chat_perplexity_ratio": chat["perplexity_ratio"], "defence_unseen": chat["chats"]["unseen"],
+                "over_refusal": chat["chats"]["over_unseen"]}
+    # of two defaults, the one that keeps less
+    kept = [row["safe_sentences_kept"] for row in found.values() if row]
+    return top | ({"safe_sentences_kept": min(kept)} if kept else {})
 
 
 def tables_of(document: Mapping[str, Any]) -> list[Table]:
