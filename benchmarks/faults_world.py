@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 
@@ -173,13 +174,13 @@ class World:
 
 @contextmanager
 def world(root: Path) -> Iterator[World]:
-    """An empty world, its server running, everything that a command imports imported."""
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    """An empty world, its server running, everything that a command imports imported. Afterwards this process is as before."""
     from tasks.s3_server import embedded_s3
 
     with ExitStack() as stack:
+        stack.enter_context(environment(**{name: value for name, value in QUIET.items() if name not in os.environ}))
         endpoint = stack.enter_context(embedded_s3(root / "server", linger_seconds=0.0))
-        _import_everything()
+        stack.enter_context(_bare_flows())
         store = Store(endpoint.location(BUCKET))
         store.ensure_bucket()
         store.probe_conditional_writes()
@@ -189,6 +190,7 @@ def world(root: Path) -> Iterator[World]:
         made = World(root, endpoint, store)
         stack.enter_context(environment(**made.variables()))
         _warm(made)
+        stack.callback(gc.unfreeze)
         yield made
 
 
@@ -269,8 +271,9 @@ def _warm(here: World) -> None:
     gc.freeze()
 
 
-def _import_everything() -> None:
-    """All that a command imports, and its flows without Prefect's engine around their stages."""
+@contextmanager
+def _bare_flows() -> Iterator[None]:
+    """All that a command imports, and its flows without Prefect's engine around their stages; put back afterwards."""
     import boto3
     import great_expectations  # noqa: F401
     import mlflow.pyfunc  # noqa: F401
@@ -284,13 +287,16 @@ def _import_everything() -> None:
     import flows.remove
     import flows.rollback
 
-    torch.set_num_threads(1)
-    # a thread of its own would not live on in a fork
-    tqdm.tqdm.monitor_interval = 0
-    # each new session reads boto3's models of S3 again, a tenth of a second
-    session = boto3.session.Session()
-    boto3.session.Session = lambda: session
-    for module in (flows.edit, flows.inbox, flows.promote, flows.remove, flows.rollback):
-        for name, value in list(vars(module).items()):
-            if isinstance(value, (Task, Flow)):
-                setattr(module, name, value.fn)
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
+        # a thread of its own would not live on in a fork
+        stack.enter_context(patch.object(tqdm.tqdm, "monitor_interval", 0))
+        # each new session reads boto3's models of S3 again, a tenth of a second
+        session = boto3.session.Session()
+        stack.enter_context(patch.object(boto3.session, "Session", lambda: session))
+        for module in (flows.edit, flows.inbox, flows.promote, flows.remove, flows.rollback):
+            for name, value in list(vars(module).items()):
+                if isinstance(value, (Task, Flow)):
+                    stack.enter_context(patch.object(module, name, value.fn))
+        yield

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+import torch
+import tqdm
 
+import flows.edit
+import flows.promote
 from benchmarks.faults import summary, table_of
 from benchmarks.faults_cases import Case, finish, moment, reference
 from benchmarks.faults_commands import Command, commands, lay_out
@@ -23,8 +30,18 @@ pytestmark = pytest.mark.flow
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    before = process()
     with world(tmp_path_factory.mktemp("faults")) as made:
         yield made
+    assert process() == before, "tests after this one would run in another process than their own"
+
+
+def process() -> tuple[object, ...]:
+    """What a world changes in this process."""
+    ours = ("SUTURE_", "PREFECT_", "MLFLOW_", "AWS_")
+    settings = {name: value for name, value in os.environ.items() if name.startswith(ours)}
+    return (flows.edit.edit, flows.promote.publish_version, boto3.session.Session, torch.get_num_threads(),
+            tqdm.tqdm.monitor_interval, gc.get_freeze_count(), settings)
 
 
 @pytest.fixture(scope="module")
