@@ -39,6 +39,8 @@ def postgres_spec(databases: tuple[str, ...], linger_seconds: float = 0.0) -> Se
         environment=_environment,
         is_ready=partial(_is_ready, programs),
         preferred_port=PORT,
+        # one that runs already has its own: another command's would be missing from it
+        details={"databases": " ".join(databases)},
         # it waits for its clients to leave; killed, it repairs itself at the next start
         stop_grace_seconds=10.0,
         linger_seconds=linger_seconds,

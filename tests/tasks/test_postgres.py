@@ -9,8 +9,9 @@ import pytest
 
 from editors.errors import ServiceError
 from tasks.postgres import ROLE, database_url, find_programs, postgres_spec
-from tasks.supervise import RunningService, supervised
+from tasks.supervise import RunningService, begin, supervised
 from tests.debian import need
+from tests.tasks.test_supervise import eventually
 
 pytestmark = pytest.mark.flow
 
@@ -43,6 +44,9 @@ def test_it_is_made_once_asks_for_its_password_and_keeps_what_it_holds(tmp_path:
                 told(running, "SELECT 1", password=wrong)
         assert told(running, "SELECT inet_server_addr()::text, setting FROM pg_settings WHERE name = 'listen_addresses'") == [
             ("127.0.0.1/32", "127.0.0.1")]
+        with pytest.raises(ServiceError, match=r"asked for \{'databases': 'one two'\}"):
+            begin(postgres_spec(("one", "two")), tmp_path)
+    assert eventually(lambda: not running.is_alive, seconds=60)
     # made before its note was written: what a kill leaves
     (tmp_path / "postgres" / "one.made").unlink()
     with supervised(postgres_spec(("one", "two")), tmp_path) as running:
