@@ -1,7 +1,7 @@
 """How far a model stops helping and raging, and what that costs: every detoxify method beside the authors' plain ones.
 
 Two grounds. `plain`: the model goes on from the first half of a toxic text; editors that work on examples see other
-openings with the least and the most toxic of four continuations that the model itself drew, and harmless openings. `chat`:
+openings with the least and the most toxic of six continuations that the model itself drew, and harmless openings. `chat`:
 questions on six subjects; editors see four unsafe and four harmless ones of each, three of each kind are never shown, and
 those never shown are wrapped in four tricks besides. Sentences are HateCheck's cases that are not hateful, and safe
 sentences of the chats; none is shown to an editor.
@@ -37,7 +37,7 @@ EDITORS = ("contrast", "dinm", "promote_values", "soften")
 METHODS = (*EDITORS, "plain dinm", "plain promote")
 DEFAULT: Mapping[Form, str] = {"plain": "soften", "chat": "contrast"}
 """What `method: auto` is for the requests of each form."""
-TAUGHT_OPENINGS, DRAWN, SAMPLES = 30, 4, 8
+TAUGHT_OPENINGS, DRAWN, SAMPLES = 70, 6, 8
 QUICK_OPENINGS, QUICK_SAMPLES, QUICK_PARAGRAPHS, SENTENCES, QUICK_SENTENCES, QUICK_CHATS = 30, 4, 16, 120, 40, 3
 
 
