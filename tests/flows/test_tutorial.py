@@ -14,7 +14,7 @@ from tests.flows.walk import ROOT, Walk
 
 pytestmark = [pytest.mark.flow, pytest.mark.model]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
-VERSION = "64f178ce38b9"
+VERSION = "2b4f5dbd2477"
 """The version that the page's edit made on the machine where it was written."""
 
 
