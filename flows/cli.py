@@ -254,7 +254,8 @@ def show(version: VersionArgument, as_json: JsonOption = False) -> None:
         _print(release.show(settings, version), console.show_version, as_json)
 
 
-for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve, cli_keeping.sign, cli_keeping.gc):
+for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve, cli_rounds.team, cli_rounds.approvals,
+                cli_keeping.sign, cli_keeping.gc):
     app.command()(command)
 
 
