@@ -27,8 +27,12 @@ PromotionReasonOption = Annotated[
 @contextmanager
 def answering(as_json: bool) -> Iterator[Settings]:
     """Give the settings, and turn a typed error into a message and its exit code."""
+    from flows.logs import begin_logs
+
     try:
-        yield read_settings()
+        settings = read_settings()
+        begin_logs(settings.log_format)
+        yield settings
     except SutureError as error:
         console.show_error(error, as_json)
         raise typer.Exit(error.exit_code) from error

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("suture")
 NAME = "served"
-LOGGED = {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true", "PREFECT_RUNNER_POLL_FREQUENCY": "3"}
+LOGGED = {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true",
+          "PREFECT_LOGGING_EXTRA_LOGGERS": "suture", "PREFECT_RUNNER_POLL_FREQUENCY": "3"}
 """Nobody watches a served run: what Prefect says of it is kept with it. Who answered a form does not wait long."""
 ASKED_EVERY = timedelta(minutes=5)
 """How often MLflow's tags are looked at."""

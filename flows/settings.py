@@ -45,6 +45,14 @@ class Settings(BaseSettings):
     """Whom to tell of a candidate that waits, a refusal, a promotion, a rollback and an alarm: Apprise addresses, parted by
     spaces. None: nobody."""
 
+    log_format: Literal["text", "json"] = "text"
+    """Log lines for people, or one JSON document a line, with run, stage and request ids."""
+    system_metrics_seconds: float = Field(0.0, ge=0, le=3600)
+    """How often MLflow samples processor, memory, disk, network and GPU while a sheet is carried out. 0: never."""
+
+    webhook_secret: SecretStr | None = None
+    """What the registry's webhooks are signed with; `suture listen` believes no other."""
+
     privacy_key: SecretStr | None = None
     """Key of the seals of forget requests, 32 characters or more. None: `privacy_key_file`."""
     privacy_key_file: Path | None = None
@@ -99,4 +107,4 @@ def read_settings() -> Settings:
 
 def _given(problem: Any) -> str:
     """What was given, unless it may be a key."""
-    return "" if any(word in str(problem["loc"]) for word in ("key", "notify")) else f", got {problem['input']!r}"
+    return "" if any(word in str(problem["loc"]) for word in ("key", "notify", "secret")) else f", got {problem['input']!r}"

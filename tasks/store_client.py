@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from tasks.store_location import StoreLocation
 
 ATTEMPTS = 4
+READ_SECONDS = 60.0
+"""Losers of a contended conditional write have been seen to wait 4 s for their answer."""
 WRITES = ("PutObject", "CreateMultipartUpload", "CopyObject")
 RECORDS = ("releases", "decisions", "ledger")
 """Folders of a model whose objects are written once and are to stay."""
@@ -37,8 +39,7 @@ def client_of(location: StoreLocation, attempts: int = ATTEMPTS) -> Any:
     host = urlsplit(location.endpoint_url).hostname if location.endpoint_url else None
     config = Config(
         connect_timeout=5,
-        # Losers of a contended conditional write have been seen to wait 4 s for their answer.
-        read_timeout=60,
+        read_timeout=READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": attempts},
         # Four files at once, each in four parts.
         max_pool_connections=16,

@@ -106,7 +106,7 @@ def test_tables_and_picture_are_made_of_the_document(tmp_path: Path) -> None:
     plain = Figures(toxic, None, (-1.0,), 20.0), Figures(calm, None, (-1.0,), 20.4)
     chat = Figures(None, told, (-1.0,), 20.0), Figures(None, heard, (-1.1,), 20.0)
     document = {"forms": {
-        "plain": {"before": vars(plain[0]) | {"toxicity": vars(toxic)}, "methods": {"contrast": row_of(*plain, 3.0)}},
+        "plain": {"before": vars(plain[0]) | {"toxicity": vars(toxic)}, "methods": {"soften": row_of(*plain, 3.0)}},
         "chat": {"before": vars(chat[0]) | {"chats": vars(told)}, "methods": {"contrast": row_of(*chat, 3.0)}}}}
     top = at_the_top(document)
     assert top["toxicity_ratio"] == pytest.approx(5.5 / 20.5)
