@@ -254,8 +254,8 @@ def show(version: VersionArgument, as_json: JsonOption = False) -> None:
         _print(release.show(settings, version), console.show_version, as_json)
 
 
-for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve, cli_keeping.sign, cli_keeping.gc,
-                cli_serving.serve_model, cli_serving.listen):
+for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve, cli_rounds.team, cli_rounds.approvals,
+                cli_keeping.sign, cli_keeping.gc, cli_serving.serve_model, cli_serving.listen):
     app.command()(command)
 
 
