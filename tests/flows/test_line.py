@@ -138,6 +138,27 @@ def test_dry_run_locate_and_measure_change_nothing(walk: Walk, base: str, second
     assert walk.run("history", "demo").document == before
 
 
+def test_a_talk_through_a_pipe_says_what_each_folder_says(walk: Walk, base: str, second: Answer) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from editors.loading import Checkpoint
+
+    asked = "LeBron James is known for"
+    told = walk.run("chat", "demo", "--against", "base", "--plain", "--max-tokens", "4",
+                    typed=f"{asked}\n/reset\n\n{'too long ' * 300}\n/quit\nnever asked\n").document
+    assert (told["versions"], told["form"], len(told["turns"])) == ([second.document["version"], "base"], "plain", 2)
+    candidate = next(folder for folder in (walk.home / "work" / "models").iterdir()
+                     if Checkpoint(folder).digest == second.document["checkpoint"])
+    said = []
+    for folder in (candidate, base):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ids = tokenizer(asked, return_tensors="pt").input_ids
+        new = AutoModelForCausalLM.from_pretrained(folder).generate(ids, do_sample=False, max_new_tokens=4)[0, ids.shape[1]:]
+        said.append(tokenizer.decode(new, skip_special_tokens=True).removesuffix("\N{REPLACEMENT CHARACTER}"))
+    assert told["turns"][0] == {"asked": asked, "answers": said}
+    assert "and the model reads 512" in told["turns"][1]["error"]
+
+
 def test_warming_makes_what_edits_read_and_then_nothing(walk: Walk, base: str, second: Answer) -> None:
     first = walk.run("warm", base, "--layers", "1-2")
     assert first.code == 0, first.errors

@@ -56,10 +56,10 @@ class Walk:
         """The command line."""
         return [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
 
-    def run(self, *arguments: str) -> Answer:
-        """Run `suture ... --json`."""
+    def run(self, *arguments: str, typed: str = "") -> Answer:
+        """Run `suture ... --json`, `typed` on its standard input."""
         ended = subprocess.run(self.command(*arguments, "--json"), env=self.environment, capture_output=True, text=True,
-                               cwd=self.home, timeout=600, check=False)
+                               cwd=self.home, timeout=600, check=False, input=typed)
         try:
             document = json.loads(ended.stdout)
         except ValueError:

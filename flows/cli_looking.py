@@ -1,0 +1,43 @@
+"""Commands that look at two versions at once: by talking to them, and by measuring one against the other."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flows.cli_options import JsonOption, ModelOption, answering
+
+
+def chat(
+    channel: Annotated[str | None, typer.Argument(help="Whose release to talk to. Default: the only channel there is.")] = None,
+    version: Annotated[str | None, typer.Option("--version", help="Another version; `base` is the unedited model.")] = None,
+    against: Annotated[str | None, typer.Option("--against", help="A second version beside it, or `base`.")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", help="0: always the likeliest words. Higher: drawn.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Where an answer is cut.")] = 256,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
+    plain: Annotated[bool, typer.Option("--plain", help="Have each line gone on with, without the chat template.")] = False,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Talk to a version, or to two side by side, in the terminal. They share the memory of one model; nothing is kept.
+
+    `/reset` begins anew, `/quit` or ctrl-d ends. Lines through a pipe are answered one by one, with `--json` in one document. A
+    model without a chat template goes on with each line as plain text, which is how sheets ask with `prompt`.
+
+    Example: `suture chat demo --against base`
+    """
+    with answering(as_json) as settings:
+        from flows import console_chat
+        from flows.chat import Invited, converse, prepare
+        from flows.run import shown
+        from validations.conversing import Manner
+
+        manner = Manner(temperature, max_tokens, seed)
+        with shown(quiet=as_json):
+            found, talks = prepare(settings, Invited(channel, model, version, against), manner, plain=plain)
+        is_typed = sys.stdin.isatty() and sys.stdout.isatty()
+        screen = (console_chat.KeptScreen() if as_json else
+                  console_chat.TerminalScreen() if is_typed else console_chat.PipedScreen())
+        converse(talks, [side.title for side in found], screen)
