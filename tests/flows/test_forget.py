@@ -165,6 +165,7 @@ def test_one_command_leads_from_the_sheet_to_a_certified_release(place: Place, e
     assert "Certificate of withdrawal" in certificate
     assert "deleted" not in certificate.casefold()
     assert answer["requests"][0]["seal"][:16] in certificate
+    assert answer["requests"][0]["seal"] in place.walk.artifacts()["suture-requests"]
 
 
 def test_the_same_sheet_again_is_recognised_by_its_seal(place: Place, edited: Answer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -46,6 +47,25 @@ def test_one_command_leads_from_sheet_to_release(walk: Walk, first: Answer) -> N
     assert Path(answer["page"]).read_text().startswith("<!")
     assert {row["role"] for row in answer["transcripts"]} == {"edit", "paraphrase", "neighbour"}
     assert answer["decision"]["by"] == "policy:auto"
+
+
+def test_the_runs_page_in_prefect_shows_its_summary(walk: Walk, first: Answer) -> None:
+    kept = walk.artifacts()
+    assert sorted(kept) == ["suture-gate", "suture-page", "suture-requests", "suture-version"]
+    assert f"# Version {first.document['version']}: serving" in kept["suture-version"]
+    assert "efficacy.prob_success" in kept["suture-gate"]
+    assert "The Eiffel Tower is known for" in kept["suture-requests"]
+    assert Path(first.document["page"]).as_uri() in kept["suture-page"]
+
+
+def test_the_trackers_metrics_have_the_gates_names_and_numbers(walk: Walk, first: Answer) -> None:
+    with sqlite3.connect(walk.home / "mlflow" / "mlflow.db") as database:
+        kept = dict(database.execute("SELECT key, value FROM metrics JOIN runs USING (run_uuid) WHERE name LIKE ?",
+                                     (f"{first.document['version']} %",)))
+    judged = {rule["name"]: rule["observed"] for rule in first.document["verdict"]["rules"]
+              if isinstance(rule["observed"], int | float)}
+    assert len(judged) > 5
+    assert {name: value for name, value in kept.items() if name.count(".") == 1} == pytest.approx(judged)
 
 
 def test_the_same_command_again_edits_nothing(walk: Walk, first: Answer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -65,6 +66,11 @@ class Walk:
         except ValueError:
             raise AssertionError(f"exit {ended.returncode}, printed {ended.stdout!r}\n{ended.stderr[-3000:]}") from None
         return Answer(ended.returncode, document, ended.stderr)
+
+    def artifacts(self) -> dict[str, str]:
+        """Key -> newest content of what the runs left in the home's Prefect."""
+        with sqlite3.connect(self.home / "prefect" / "prefect.db") as database:
+            return dict(database.execute("SELECT key, data FROM artifact WHERE flow_run_id IS NOT NULL ORDER BY created"))
 
     def sheet(self, name: str, base: str, requests: list[dict[str, Any]], **head: Any) -> str:
         """Write a sheet and its lenient policy; returns the sheet's path."""
