@@ -1,13 +1,14 @@
-"""Commands that look at two versions at once: by talking to them, and by measuring one against the other."""
+"""Commands that look closer at versions: by talking to them, by comparing two, by Great Expectations' own pages."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.cli_options import JsonOption, ModelOption, answering
+from flows.cli_options import JsonOption, ModelOption, VersionArgument, answering, print_answer
 
 
 def chat(
@@ -41,3 +42,27 @@ def chat(
         screen = (console_chat.KeptScreen() if as_json else
                   console_chat.TerminalScreen() if is_typed else console_chat.PipedScreen())
         converse(talks, [side.title for side in found], screen)
+
+
+def compare(
+    before: VersionArgument,
+    after: VersionArgument,
+    page: Annotated[Path | None, typer.Option("--page", help="Where the page is written. Default: BEFORE-AFTER.html.")] = None,
+    policy: Annotated[str | None, typer.Option("--policy", help="Judge by this policy. Default: no worse than BEFORE.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what one version does beside another of the same base, as a verdict page does; either may be `base`.
+
+    Where AFTER was made on top of BEFORE, that is its own verdict, from the store. Otherwise both are measured on everything
+    that either was taught, and AFTER is held to what BEFORE does. Changes nothing.
+
+    Example: `suture compare 3f9a1c2b7d04 81d0be6a90c3 --page both.html`
+    """
+    with answering(as_json) as settings:
+        from flows import console_looking
+        from flows.compare import compare_versions
+        from flows.run import shown
+
+        with shown(quiet=as_json):
+            answer = compare_versions(settings, before, after, page, policy)
+        print_answer(answer, console_looking.show_compared, as_json)

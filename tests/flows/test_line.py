@@ -179,6 +179,30 @@ def test_a_talk_through_a_pipe_says_what_each_folder_says(walk: Walk, base: str,
     assert "and the model reads 512" in told["turns"][1]["error"]
 
 
+def test_versions_are_compared_from_records_where_they_answer_and_measured_else(walk: Walk, first: Answer,
+                                                                                second: Answer) -> None:
+    older, newer = (answer.document["version"] for answer in (first, second))
+    forward = walk.run("compare", older[:7], newer)
+    assert (forward.code, forward.document["source"]) == (0, f"the records of {newer}"), forward.errors
+    assert forward.document["verdict"] == second.document["verdict"]
+    page = walk.home / f"{older}-{newer}.html"
+    assert (forward.document["page"], page.read_bytes()) == (str(page), Path(second.document["page"]).read_bytes())
+    back = walk.run("compare", newer, "base", "--page", str(walk.home / "pages" / "back.html"))
+    assert (back.code, back.document["source"]) == (0, "measured now"), back.errors
+    said = {row["request"]: row for row in back.document["transcripts"] if row["role"] == "edit"}
+    assert sorted(said) == ["fact-0", "fact-1"]
+    was = next(row for row in second.document["transcripts"] if row["role"] == "edit")
+    assert said[was["request"]]["parent"] == was["candidate"], "what it said when it was judged"
+    rules = {rule["name"]: rule for rule in back.document["verdict"]["rules"]}
+    assert rules["integrity.undeclared_changed"]["passed"], "the step back is what the two patches did, taken back"
+    assert rules["integrity.foreign_change"]["observed"] < 0.05
+    shown = (walk.home / "pages" / "back.html").read_text()
+    assert f"comparison with version {newer}" in shown
+    assert f"suture chat --version {back.document['after']} --against {newer}" in shown
+    same = walk.run("compare", newer, newer)
+    assert (same.code, "are one model" in same.document["message"]) == (2, True)
+
+
 def test_warming_makes_what_edits_read_and_then_nothing(walk: Walk, base: str, second: Answer) -> None:
     first = walk.run("warm", base, "--layers", "1-2")
     assert first.code == 0, first.errors
