@@ -256,7 +256,7 @@ def show(version: VersionArgument, as_json: JsonOption = False) -> None:
 
 for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve, cli_rounds.team, cli_rounds.approvals,
                 cli_keeping.sign, cli_keeping.gc, cli_serving.serve_model, cli_serving.listen, cli_looking.chat,
-                cli_looking.compare):
+                cli_looking.compare, cli_looking.docs):
     app.command()(command)
 
 

@@ -66,3 +66,22 @@ def compare(
         with shown(quiet=as_json):
             answer = compare_versions(settings, before, after, page, policy)
         print_answer(answer, console_looking.show_compared, as_json)
+
+
+def docs(
+    version: VersionArgument,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; new or empty.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Build Great Expectations' Data Docs of a version's verdict: an index, and a page for every rule.
+
+    An extra, for those who are used to them. They fetch style and marks from other machines when they are looked at: without a
+    network they are bare. The verdict page needs nothing.
+
+    Example: `suture docs 3f9a1c2b7d04 ./data-docs`
+    """
+    with answering(as_json) as settings:
+        from flows import console_looking
+        from flows.data_docs import data_docs
+
+        print_answer(data_docs(settings, version, folder), console_looking.show_data_docs, as_json)

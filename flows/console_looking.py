@@ -18,3 +18,11 @@ def show_compared(answer: dict[str, Any]) -> None:
     _places(out, {"before": answer["before"], "after": answer["after"], "base": answer["base"], "source": answer["source"],
                   "page": answer["page"]})
     _next(out, answer["next"])
+
+
+def show_data_docs(answer: dict[str, Any]) -> None:
+    """Where the pages begin, and what they need."""
+    out = _console()
+    out.print(f"[bold green]Data Docs[/] of {answer['version']}, {answer['rules']} rules: {_safe(answer['index'])}")
+    out.print("[dim]They fetch their style and marks from other machines; without a network look at the verdict page.[/]")
+    _next(out, answer["next"])

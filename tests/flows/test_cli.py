@@ -13,7 +13,7 @@ from flows.cli import app
 
 HEAVY = ("torch", "transformers", "mlflow", "great_expectations", "prefect", "boto3", "pandas", "matplotlib", "numpy", "gguf")
 COMMANDS = ("edit", "inbox", "locate", "measure", "warm", "calibrate", "approve", "promote", "rollback", "remove", "pull",
-            "history", "show", "verify", "sign", "gc", "chat", "compare")
+            "history", "show", "verify", "sign", "gc", "chat", "compare", "docs")
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:

@@ -199,6 +199,10 @@ def test_versions_are_compared_from_records_where_they_answer_and_measured_else(
     shown = (walk.home / "pages" / "back.html").read_text()
     assert f"comparison with version {newer}" in shown
     assert f"suture chat --version {back.document['after']} --against {newer}" in shown
+    built = walk.run("docs", newer, str(walk.home / "data-docs")).document
+    pages = list((walk.home / "data-docs" / "validations").rglob("*.html"))
+    assert built["rules"] == len(pages) > 5
+    assert newer in Path(built["index"]).read_text()
     same = walk.run("compare", newer, newer)
     assert (same.code, "are one model" in same.document["message"]) == (2, True)
 
