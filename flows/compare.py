@@ -42,4 +42,4 @@ def compare_versions(settings: Settings, before: str, after: str, page: Path | N
             "passed": found.verdict.passed, "verdict": found.verdict.model_dump(mode="json"),
             "transcripts": [row.model_dump(mode="json") for row in found.measurements.transcripts],
             "page": str(target.absolute()),
-            "next": [f"suture chat --version {second.version} --against {first.version}"]}
+            "next": [f"suture chat --version {second.title} --against {first.title}"]}

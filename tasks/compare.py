@@ -86,7 +86,7 @@ def compare(old: Compared, new: Compared, base: Checkpoint, policy: str | None, 
     measured = measure_folder(order, candidate.folder, patches, house)
     judged = judge(order, candidate.digest, measured, house)
     page = render_page(judged.verdict, read_measurements(measured), order.batch,
-                       _about(order, old, new, candidate, patches, house))
+                       _about(order, old, new, candidate, patches, judged.verdict, house))
     return Comparison(judged.verdict, read_measurements(measured), page.encode(), is_recorded=False)
 
 
@@ -146,12 +146,17 @@ def _between(old: Compared, new: Compared, house: House) -> tuple[Path, ...]:
     return (*(taken(patch) for patch in reversed(old.patches[shared:])), *new.patches[shared:])
 
 
-def _about(order: Order, old: Compared, new: Compared, candidate: Checkpoint, patches: tuple[Path, ...], house: House) -> About:
+def _about(order: Order, old: Compared, new: Compared, candidate: Checkpoint, patches: tuple[Path, ...],
+           verdict: Verdict, house: House) -> About:
     stack = new.contents.stack if new.contents else ()
+    count, before = len(order.batch.requests), _named(old, order)
+    nothing_lost = (f"Nothing lost: {_named(new, order)} does what {before} does on {count} request{'s' if count > 1 else ''}, "
+                    f"and every limit of the policy {verdict.policy!r} held.")
     return About(
-        model=order.model, version=new.version, method=f"comparison with {_named(old, order)}",
-        provenance={"base": f"{order.base} ({order.base_digest})", "before": _named(old, order), "after": _named(new, order)},
-        commands=[Command("Talk to both", f"suture chat --version {new.version} --against {old.version}")],
+        model=order.model, version=new.version, method=f"comparison with {before}",
+        decision=nothing_lost if verdict.passed else "",
+        provenance={"base": f"{order.base} ({order.base_digest})", "before": before, "after": _named(new, order)},
+        commands=[Command("Talk to both", f"suture chat --version {_typed(new)} --against {_typed(old)}")],
         stack=steps_of(stack),
         weights=changed_weights(Checkpoint(order.parent_folder), candidate, tuple(load_patch(folder) for folder in patches)),
         search=search(order, candidate.folder, house)[0])
@@ -160,3 +165,7 @@ def _about(order: Order, old: Compared, new: Compared, candidate: Checkpoint, pa
 def _named(side: Compared, order: Order) -> str:
     is_base = side.version == base_version(order.base_digest)
     return f"{side.version}, the unedited base" if is_base else f"version {side.version}"
+
+
+def _typed(side: Compared) -> str:
+    return side.version if side.contents else "base"

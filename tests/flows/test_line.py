@@ -198,7 +198,9 @@ def test_versions_are_compared_from_records_where_they_answer_and_measured_else(
     assert rules["integrity.foreign_change"]["observed"] < 0.05
     shown = (walk.home / "pages" / "back.html").read_text()
     assert f"comparison with version {newer}" in shown
-    assert f"suture chat --version {back.document['after']} --against {newer}" in shown
+    assert ("Nothing lost: " in shown) == back.document["passed"]
+    assert f"suture chat --version base --against {newer}" in shown
+    assert back.document["next"] == [f"suture chat --version base --against {newer}"]
     built = walk.run("docs", newer, str(walk.home / "data-docs")).document
     pages = list((walk.home / "data-docs" / "validations").rglob("*.html"))
     assert built["rules"] == len(pages) > 5
