@@ -179,14 +179,21 @@ def test_a_talk_through_a_pipe_says_what_each_folder_says(walk: Walk, base: str,
     assert "and the model reads 512" in told["turns"][1]["error"]
 
 
-def test_versions_are_compared_from_records_where_they_answer_and_measured_else(walk: Walk, first: Answer,
-                                                                                second: Answer) -> None:
+def test_versions_are_compared_from_records_where_they_answer_and_measured_else(
+        walk: Walk, first: Answer, second: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from editors.errors import ConfigError
+    from flows.compare import compare_versions
+    from flows.data_docs import data_docs
+    from flows.settings import Settings
+
+    monkeypatch.setenv("SUTURE_HOME", str(walk.home))
+    monkeypatch.chdir(walk.home)
+    settings = Settings()  # type: ignore[call-arg]
     older, newer = (answer.document["version"] for answer in (first, second))
-    forward = walk.run("compare", older[:7], newer)
-    assert (forward.code, forward.document["source"]) == (0, f"the records of {newer}"), forward.errors
-    assert forward.document["verdict"] == second.document["verdict"]
+    forward = compare_versions(settings, older[:7], newer, None, None)
+    assert (forward["source"], forward["verdict"]) == (f"the records of {newer}", second.document["verdict"])
     page = walk.home / f"{older}-{newer}.html"
-    assert (forward.document["page"], page.read_bytes()) == (str(page), Path(second.document["page"]).read_bytes())
+    assert (forward["page"], page.read_bytes()) == (str(page), Path(second.document["page"]).read_bytes())
     back = walk.run("compare", newer, "base", "--page", str(walk.home / "pages" / "back.html"))
     assert (back.code, back.document["source"]) == (0, "measured now"), back.errors
     said = {row["request"]: row for row in back.document["transcripts"] if row["role"] == "edit"}
@@ -201,12 +208,14 @@ def test_versions_are_compared_from_records_where_they_answer_and_measured_else(
     assert ("Nothing lost: " in shown) == back.document["passed"]
     assert f"suture chat --version base --against {newer}" in shown
     assert back.document["next"] == [f"suture chat --version base --against {newer}"]
-    built = walk.run("docs", newer, str(walk.home / "data-docs")).document
+    built = data_docs(settings, newer, walk.home / "data-docs")
     pages = list((walk.home / "data-docs" / "validations").rglob("*.html"))
     assert built["rules"] == len(pages) > 5
     assert newer in Path(built["index"]).read_text()
-    same = walk.run("compare", newer, newer)
-    assert (same.code, "are one model" in same.document["message"]) == (2, True)
+    with pytest.raises(ConfigError, match="are one model: there is nothing to compare"):
+        compare_versions(settings, newer, newer, None, None)
+    with pytest.raises(ConfigError, match="names what another version stands on"):
+        compare_versions(settings, "base", "base", None, None)
 
 
 def test_warming_makes_what_edits_read_and_then_nothing(walk: Walk, base: str, second: Answer) -> None:
