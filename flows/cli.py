@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from editors.errors import ConfigError
-from flows import cli_keeping, cli_rounds, cli_serving, console
+from flows import cli_keeping, cli_looking, cli_rounds, cli_serving, console
 from flows.cli_options import (
     BaseArgument,
     ByOption,
@@ -255,7 +255,8 @@ def show(version: VersionArgument, as_json: JsonOption = False) -> None:
 
 
 for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve, cli_rounds.team, cli_rounds.approvals,
-                cli_keeping.sign, cli_keeping.gc, cli_serving.serve_model, cli_serving.listen):
+                cli_keeping.sign, cli_keeping.gc, cli_serving.serve_model, cli_serving.listen, cli_looking.chat,
+                cli_looking.compare, cli_looking.docs):
     app.command()(command)
 
 

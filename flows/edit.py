@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.announce import announce_version
 from flows.answers import next_commands, version_answer
+from flows.artifacts import keep_summary
 from flows.house import open_house
 from flows.settings import read_settings
 from flows.stages import (
@@ -48,7 +49,7 @@ def edit(sheet: str) -> dict[str, Any]:
         order = take_in(sheet, house)
         served = served_version(order, house)
         if served is not None:
-            return _served(order, served, house)
+            return keep_summary(_served(order, served, house), order.batch.purpose, house.mlflow_uri)
         order = look_over(order, house)
         located = find_place(order, house)
         edited = make_patch(order, located, house)
@@ -58,7 +59,8 @@ def edit(sheet: str) -> dict[str, Any]:
         if judged.verdict.passed and approve_by_policy(order, registered, house):
             release = publish_version(order.model, registered.version, house)
             point_channel(release, order.channel, order.requester, f"sheet {order.sheet}", house)
-        return announce_version(_answer(order, located, registered, house))
+        answer = keep_summary(_answer(order, located, registered, house), order.batch.purpose, house.mlflow_uri)
+        return announce_version(answer)
 
 
 def _answer(order: Order, located: Located, registered: Registered, house: House) -> dict[str, Any]:

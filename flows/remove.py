@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.announce import announce_version
 from flows.answers import find_version, next_commands, version_answer
+from flows.artifacts import keep_summary
 from flows.house import open_house
 from flows.settings import read_settings
 from flows.stages import (
@@ -56,7 +57,8 @@ def remove(version: str, channel: str, policy: str | None = None, reason: str = 
         if judged.verdict.passed and approve_by_policy(removal.order, registered, house):
             release = publish_version(model, registered.version, house)
             point_channel(release, channel, house.user, reason, house)
-        return announce_version(_answer(removal, registered, house))
+        answer = keep_summary(_answer(removal, registered, house), removal.order.batch.purpose, house.mlflow_uri)
+        return announce_version(answer)
 
 
 def _answer(removal: Removal, registered: Registered, house: House) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def inbox(settings: Settings, place: str, every_seconds: float | None, *, quiet:
 
 def dry_run(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
     """What `edit` would do and cost."""
-    with _shown(quiet):
+    with shown(quiet):
         from flows.inspect import dry_run as inspect
 
         return inspect(settings, sheet)
@@ -50,7 +50,7 @@ def dry_run(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
 
 def locate(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
     """Only the stages up to locate."""
-    with _shown(quiet):
+    with shown(quiet):
         from flows.inspect import locate as inspect
 
         return inspect(settings, sheet)
@@ -58,7 +58,7 @@ def locate(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
 
 def measure(settings: Settings, sheet: str, version: str | None, *, quiet: bool) -> dict[str, Any]:
     """Measure a version on a sheet's requests."""
-    with _shown(quiet):
+    with shown(quiet):
         from flows.inspect import measure as inspect
 
         return inspect(settings, sheet, version)
@@ -119,7 +119,8 @@ def verify(settings: Settings, channel: str, model: str | None, policy: str | No
 
 
 @contextmanager
-def _shown(quiet: bool) -> Iterator[Reporter]:
+def shown(quiet: bool) -> Iterator[Reporter]:
+    """Progress on a terminal, else in the log, inside the block."""
     reporter: Reporter = LogReporter() if quiet or not sys.stderr.isatty() else TerminalReporter()
     with reporting(reporter):
         yield reporter
@@ -128,7 +129,7 @@ def _shown(quiet: bool) -> Iterator[Reporter]:
 @contextmanager
 def _ready(settings: Settings, *, quiet: bool, model: bool, gate: bool = True) -> Iterator[None]:
     """Servers up and libraries imported; the imports run while the servers start."""
-    with services(settings, prefect=True) as held, _shown(quiet) as reporter:
+    with services(settings, prefect=True) as held, shown(quiet) as reporter:
         reporter.stage("start")
         if model:
             import torch  # noqa: F401

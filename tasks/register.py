@@ -195,10 +195,10 @@ def _log_run(client: MlflowClient, experiment: str, submission: Submission, tags
             client.log_artifacts(run_id, str(Path(scratch) / "run"))
             model_id = _log_model(client, experiment, run_id, submission, Path(scratch))
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-        now = int(time.time() * 1000)
-        client.log_batch(run_id, params=[Param(key, value) for key, value in run_record.parameters_of(submission).items()],
-                         metrics=[Metric(key, value, now, 0, model_id=model_id)
-                                  for key, value in run_record.metrics_of(submission.measurements).items()])
+        now, params = int(time.time() * 1000), run_record.parameters_of(submission)
+        metrics = run_record.metrics_of(submission.measurements) | run_record.judged_by(submission.verdict)
+        client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()],
+                         metrics=[Metric(key, value, now, 0, model_id=model_id) for key, value in metrics.items()])
         client.set_tag(run_id, MODEL_ID, model_id)
         status = "FINISHED"
     finally:

@@ -146,7 +146,7 @@ def _order(state: ChannelState, place: int, channel: str, policy: str | None, ho
     parent = materialise(base, folders, house, manifest.checkpoint)
     batches = channels.read_batches(house.store, manifest)
     stays = accepted((*batches[:place], *batches[place + 1:]))
-    batch = EditBatch(purpose="removal", base_digest=base.digest, parent_digest=parent.digest, requests=_apart(stays))
+    batch = EditBatch(purpose="removal", base_digest=base.digest, parent_digest=parent.digest, requests=apart(stays))
     if not batch.updates and not kept_requests(batch, ()):
         raise ConfigError(f"nothing that stays in channel {channel} can be asked again: secrets are kept as seals, and the "
                           "manner of free text is not measured anew",
@@ -159,7 +159,7 @@ def _order(state: ChannelState, place: int, channel: str, policy: str | None, ho
         position="auto", trace=False, policy=policy, requester=house.user)
 
 
-def _apart(requests: tuple[EditRequest, ...]) -> tuple[EditRequest, ...]:
+def apart(requests: tuple[EditRequest, ...]) -> tuple[EditRequest, ...]:
     """The requests under ids of their own: an id is one of a sheet, and several sheets come together here."""
     seen: Counter[str] = Counter()
     named = []

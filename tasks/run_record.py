@@ -109,6 +109,15 @@ def metrics_of(measurements: Measurements) -> dict[str, float]:
     return means
 
 
+def judged_by(verdict: Verdict) -> dict[str, float]:
+    """What the gate judged by, under its rules' own names: the observed number of every rule that has a finite one.
+
+    A rule's name has one dot and a mean's has two, so that neither is taken for the other.
+    """
+    return {rule.name: float(rule.observed) for rule in verdict.rules
+            if isinstance(rule.observed, int | float) and math.isfinite(rule.observed)}
+
+
 def write_files(submission: Submission, folder: Path) -> None:
     """Lay out the run's files under `folder`: `measurements/`, `patch/`, `verdict.json` and the other artefacts."""
     measured, patch = folder / "measurements", folder / "patch"

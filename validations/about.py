@@ -66,5 +66,7 @@ class About:
     """What intake warned of."""
     stack: Sequence[Step] = ()
     weights: Weights | None = None
+    decision: str = ""
+    """What the page opens with, where the verdict's own sentence would say what was not done."""
     search: Search | None = None
     """Where else the model moved."""

@@ -108,7 +108,8 @@ def render_page(verdict: Verdict, measurements: Measurements, batch: EditBatch, 
     neighbours = sorted((one for one in said if one.transcript.role == "neighbour"), key=_movement)
     moved = layers(measurements.rows)
     return environment.get_template("page.html.jinja").render(
-        about=about, provenance=provenance(verdict, about), verdict=verdict, decision=decision(verdict, batch),
+        about=about, provenance=provenance(verdict, about), verdict=verdict,
+        decision=about.decision or decision(verdict, batch),
         requests=shown, sealed=[request.at_rest() for request in batch.forgets], count=len(batch.requests),
         highlights=highlights(verdict),
         said={request.id: [one for one in said if one.transcript.request == request.id] for request in batch.requests},

@@ -13,7 +13,7 @@ from flows.cli import app
 
 HEAVY = ("torch", "transformers", "mlflow", "great_expectations", "prefect", "boto3", "pandas", "matplotlib", "numpy", "gguf")
 COMMANDS = ("edit", "inbox", "locate", "measure", "warm", "calibrate", "approve", "promote", "rollback", "remove", "pull",
-            "history", "show", "verify", "sign", "gc")
+            "history", "show", "verify", "sign", "gc", "chat", "compare", "docs")
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:
@@ -70,3 +70,16 @@ def test_a_decision_needs_a_reason() -> None:
     shown = CliRunner().invoke(app, ["approve", "3f9a1c2b7d04", "--json"])
     assert shown.exit_code == 2
     assert json.loads(shown.stdout)["next"] == 'add --reason "..."'
+
+
+def test_a_talk_stands_in_columns_and_in_plain_lines(capsys) -> None:
+    from flows.console_chat import PipedScreen, TerminalScreen
+
+    for screen in (TerminalScreen(), PipedScreen()):
+        screen.open(("3f9a1c2b7d04", "base"), "chat")
+        screen.show("Who?", iter([("", ""), ("I am [bold]", "N"), ("I am [bold]", "Nobody")]))
+    columns, plain = capsys.readouterr().out.split("> Who?\n")
+    row = next(line for line in columns.splitlines() if "Nobody" in line)
+    assert row.index("I am [bold]") < row.index("Nobody")
+    assert "3f9a1c2b7d04" in columns
+    assert plain == "3f9a1c2b7d04: I am [bold]\nbase: Nobody\n"

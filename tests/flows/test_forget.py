@@ -165,6 +165,7 @@ def test_one_command_leads_from_the_sheet_to_a_certified_release(place: Place, e
     assert "Certificate of withdrawal" in certificate
     assert "deleted" not in certificate.casefold()
     assert answer["requests"][0]["seal"][:16] in certificate
+    assert answer["requests"][0]["seal"] in place.walk.artifacts()["suture-requests"]
 
 
 def test_the_same_sheet_again_is_recognised_by_its_seal(place: Place, edited: Answer) -> None:
@@ -180,6 +181,10 @@ def test_every_door_shows_it_without_its_text(place: Place, edited: Answer) -> N
     assert place.run("measure", str(place.given / "sheet.yaml"), "--version", version).code == 0
     assert place.run("locate", str(place.given / "sheet.yaml")).document["evidence"]
     assert place.run("edit", str(place.given / "sheet.yaml"), "--dry-run").code == 0
+    assert place.run("compare", "base", version).document["source"] == f"the records of {version}"
+    refused = place.run("compare", version, "base")
+    assert (refused.code, refused.document["error"]) == (2, "ConfigError")
+    assert "one of them may say what the other must not, so neither is asked anything" in refused.document["message"]
     refused = place.run("remove", version, "--from", "demo")
     assert (refused.code, refused.document["error"]) == (2, "ConfigError")
     assert "without it the model tells it again" in refused.document["message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -46,6 +47,25 @@ def test_one_command_leads_from_sheet_to_release(walk: Walk, first: Answer) -> N
     assert Path(answer["page"]).read_text().startswith("<!")
     assert {row["role"] for row in answer["transcripts"]} == {"edit", "paraphrase", "neighbour"}
     assert answer["decision"]["by"] == "policy:auto"
+
+
+def test_the_runs_page_in_prefect_shows_its_summary(walk: Walk, first: Answer) -> None:
+    kept = walk.artifacts()
+    assert sorted(kept) == ["suture-gate", "suture-page", "suture-requests", "suture-version"]
+    assert f"# Version {first.document['version']}: serving" in kept["suture-version"]
+    assert "efficacy.prob_success" in kept["suture-gate"]
+    assert "The Eiffel Tower is known for" in kept["suture-requests"]
+    assert Path(first.document["page"]).as_uri() in kept["suture-page"]
+
+
+def test_the_trackers_metrics_have_the_gates_names_and_numbers(walk: Walk, first: Answer) -> None:
+    with sqlite3.connect(walk.home / "mlflow" / "mlflow.db") as database:
+        kept = dict(database.execute("SELECT key, value FROM metrics JOIN runs USING (run_uuid) WHERE name LIKE ?",
+                                     (f"{first.document['version']} %",)))
+    judged = {rule["name"]: rule["observed"] for rule in first.document["verdict"]["rules"]
+              if isinstance(rule["observed"], int | float)}
+    assert len(judged) > 5
+    assert {name: value for name, value in kept.items() if name.count(".") == 1} == pytest.approx(judged)
 
 
 def test_the_same_command_again_edits_nothing(walk: Walk, first: Answer) -> None:
@@ -136,6 +156,66 @@ def test_dry_run_locate_and_measure_change_nothing(walk: Walk, base: str, second
     assert measured["candidate"] == second.document["version"]
     assert len([row for row in measured["measurements"] if row["metric"] == "efficacy.prob_success"]) == 1
     assert walk.run("history", "demo").document == before
+
+
+def test_a_talk_through_a_pipe_says_what_each_folder_says(walk: Walk, base: str, second: Answer) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from editors.loading import Checkpoint
+
+    asked = "LeBron James is known for"
+    told = walk.run("chat", "demo", "--against", "base", "--plain", "--max-tokens", "4",
+                    typed=f"{asked}\n/reset\n\n{'too long ' * 300}\n/quit\nnever asked\n").document
+    assert (told["versions"], told["form"], len(told["turns"])) == ([second.document["version"], "base"], "plain", 2)
+    candidate = next(folder for folder in (walk.home / "work" / "models").iterdir()
+                     if Checkpoint(folder).digest == second.document["checkpoint"])
+    said = []
+    for folder in (candidate, base):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ids = tokenizer(asked, return_tensors="pt").input_ids
+        new = AutoModelForCausalLM.from_pretrained(folder).generate(ids, do_sample=False, max_new_tokens=4)[0, ids.shape[1]:]
+        said.append(tokenizer.decode(new, skip_special_tokens=True).removesuffix("\N{REPLACEMENT CHARACTER}"))
+    assert told["turns"][0] == {"asked": asked, "answers": said}
+    assert "and the model reads 512" in told["turns"][1]["error"]
+
+
+def test_versions_are_compared_from_records_where_they_answer_and_measured_else(
+        walk: Walk, first: Answer, second: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from editors.errors import ConfigError
+    from flows.compare import compare_versions
+    from flows.data_docs import data_docs
+    from flows.settings import Settings
+
+    monkeypatch.setenv("SUTURE_HOME", str(walk.home))
+    monkeypatch.chdir(walk.home)
+    settings = Settings()  # type: ignore[call-arg]
+    older, newer = (answer.document["version"] for answer in (first, second))
+    forward = compare_versions(settings, older[:7], newer, None, None)
+    assert (forward["source"], forward["verdict"]) == (f"the records of {newer}", second.document["verdict"])
+    page = walk.home / f"{older}-{newer}.html"
+    assert (forward["page"], page.read_bytes()) == (str(page), Path(second.document["page"]).read_bytes())
+    back = walk.run("compare", newer, "base", "--page", str(walk.home / "pages" / "back.html"))
+    assert (back.code, back.document["source"]) == (0, "measured now"), back.errors
+    said = {row["request"]: row for row in back.document["transcripts"] if row["role"] == "edit"}
+    assert sorted(said) == ["fact-0", "fact-1"]
+    was = next(row for row in second.document["transcripts"] if row["role"] == "edit")
+    assert said[was["request"]]["parent"] == was["candidate"], "what it said when it was judged"
+    rules = {rule["name"]: rule for rule in back.document["verdict"]["rules"]}
+    assert rules["integrity.undeclared_changed"]["passed"], "the step back is what the two patches did, taken back"
+    assert rules["integrity.foreign_change"]["observed"] < 0.05
+    shown = (walk.home / "pages" / "back.html").read_text()
+    assert f"comparison with version {newer}" in shown
+    assert ("Nothing lost: " in shown) == back.document["passed"]
+    assert f"suture chat --version base --against {newer}" in shown
+    assert back.document["next"] == [f"suture chat --version base --against {newer}"]
+    built = data_docs(settings, newer, walk.home / "data-docs")
+    pages = list((walk.home / "data-docs" / "validations").rglob("*.html"))
+    assert built["rules"] == len(pages) > 5
+    assert newer in Path(built["index"]).read_text()
+    with pytest.raises(ConfigError, match="are one model: there is nothing to compare"):
+        compare_versions(settings, newer, newer, None, None)
+    with pytest.raises(ConfigError, match="names what another version stands on"):
+        compare_versions(settings, "base", "base", None, None)
 
 
 def test_warming_makes_what_edits_read_and_then_nothing(walk: Walk, base: str, second: Answer) -> None:

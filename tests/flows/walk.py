@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -56,15 +57,20 @@ class Walk:
         """The command line."""
         return [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
 
-    def run(self, *arguments: str) -> Answer:
-        """Run `suture ... --json`."""
+    def run(self, *arguments: str, typed: str = "") -> Answer:
+        """Run `suture ... --json`, `typed` on its standard input."""
         ended = subprocess.run(self.command(*arguments, "--json"), env=self.environment, capture_output=True, text=True,
-                               cwd=self.home, timeout=600, check=False)
+                               cwd=self.home, timeout=600, check=False, input=typed)
         try:
             document = json.loads(ended.stdout)
         except ValueError:
             raise AssertionError(f"exit {ended.returncode}, printed {ended.stdout!r}\n{ended.stderr[-3000:]}") from None
         return Answer(ended.returncode, document, ended.stderr)
+
+    def artifacts(self) -> dict[str, str]:
+        """Key -> newest content of what the runs left in the home's Prefect."""
+        with sqlite3.connect(self.home / "prefect" / "prefect.db") as database:
+            return dict(database.execute("SELECT key, data FROM artifact WHERE flow_run_id IS NOT NULL ORDER BY created"))
 
     def sheet(self, name: str, base: str, requests: list[dict[str, Any]], **head: Any) -> str:
         """Write a sheet and its lenient policy; returns the sheet's path."""

@@ -20,7 +20,7 @@ from tasks.manifest import BaseReference, Blob, Candidate, StackEntry, base_vers
 from tasks.register import register_candidate
 from tasks.run_record import Submission
 from tests.tiny import tiny_folder
-from validations.contract import Measurement, Measurements, Transcript, Verdict
+from validations.contract import Measurement, Measurements, Rule, Transcript, Verdict
 
 MODEL, CHANNEL = "tiny", "demo"
 NAME = f"{MODEL}.{CHANNEL}"
@@ -94,7 +94,10 @@ def submit(folder: Path, base: Checkpoint, stack: tuple[Path, ...], seed: int = 
                for path in (*stack, folder / "patch")]
     name = candidate_digest(base.digest, [entry.digest for entry in entries], baked.digest)
     measurements = measure(parent, baked, batch)
-    verdict = Verdict(passed=passed, rules=(), policy="update", policy_digest="a" * 64, batch_digest=batch.digest,
+    observed: dict[str, float | str] = {"efficacy.answer": 0.75, "integrity.finite": 1, "locality.kl": "not finite"}
+    rules = tuple(Rule(name=name, passed=passed, severity="critical", observed=value, limit=">= 0.5")
+                  for name, value in observed.items())
+    verdict = Verdict(passed=passed, rules=rules, policy="update", policy_digest="a" * 64, batch_digest=batch.digest,
                       parent_digest=parent.digest, candidate_digest=baked.digest, measurements_digest=measurements.digest)
     candidate = Candidate(
         model=MODEL, version=version_of(name), digest=name, base=BaseReference(name="tiny-base", digest=base.digest),

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from editors.patch import load_patch
-from tasks.run_record import PURPOSES_WITH_TEXT, TEXT_FREE, metrics_of, write_files
+from tasks.run_record import PURPOSES_WITH_TEXT, TEXT_FREE, judged_by, metrics_of, write_files
 from tests.tasks.registry import DOWN, SECRET_WORDS, Registry
+from validations.contract import Rule, Verdict
+from validations.policy import FOLDER, load_policy
 
 pytestmark = pytest.mark.flow
 
@@ -22,6 +24,8 @@ def test_a_run_holds_numbers_and_files(registry: Registry, tmp_path: Path):
     assert run.data.metrics["efficacy.prob_success.candidate"] == pytest.approx(0.85)
     assert run.data.metrics["efficacy.prob_success.n"] == 4
     assert "locality.kl.candidate" not in run.data.metrics
+    named_as_rules = {name: value for name, value in run.data.metrics.items() if name.count(".") == 1}
+    assert named_as_rules == {"efficacy.answer": 0.75, "integrity.finite": 1.0}
     expected = {"method": "memit", "layers": "0,1", "option.covariance_weight": "1500", "stack": "1"}
     assert expected.items() <= run.data.params.items()
     folder = Path(registry.client.download_artifacts(made.run_id, "", str(tmp_path)))
@@ -54,3 +58,12 @@ def test_means_count_observations_and_skip_what_is_not_finite(registry: Registry
     means = metrics_of(registry.first.measurements)
     assert means == pytest.approx({"efficacy.prob_success.parent": 0.375, "efficacy.prob_success.candidate": 0.85,
                                    "efficacy.prob_success.n": 4.0, "locality.kl.n": 1.0})
+
+
+@pytest.mark.parametrize("policy", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_trackers_names_are_the_gates(policy: Path):
+    rules = [Rule(name=rule.name, passed=True, severity=rule.severity, observed=0.5, limit=rule.limit)
+             for rule in load_policy(policy).rules]
+    verdict = Verdict(passed=True, rules=tuple(rules), policy=policy.stem, **{
+        f"{name}_digest": "a" * 64 for name in ("policy", "batch", "parent", "candidate", "measurements")})
+    assert set(judged_by(verdict)) == {rule.name for rule in load_policy(policy).rules}
