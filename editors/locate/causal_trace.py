@@ -192,6 +192,15 @@ def prepare(model: LoadedModel, request: UpdateRequest, token_limit: int) -> Tra
     return TracedPrompt(request.id, ids, first, last, _positions(first, last, len(ids), token_limit))
 
 
+@torch.inference_mode()
+def own_answer(model: LoadedModel, request: UpdateRequest) -> str:
+    """What the model would say itself, up to its first token that is not the wanted answer's."""
+    length = blurred_span(model, request)[1]
+    ids = prepare(model, request, 4).ids
+    run = record(model, _embed(model, ids))
+    return str(model.tokenizer.decode([*ids[length:], int(answer_logits(model, run.states[-1, :, -1])[0].argmax())]))
+
+
 def _positions(first: int, last: int, length: int, limit: int) -> tuple[int, ...]:
     """The subject's tokens and those after it, each thinned evenly where there are more than `limit` together."""
     subject, after = range(first, last + 1), range(last + 1, length)
