@@ -171,6 +171,8 @@ class Evidence(Frozen):
     kind: Literal["table", "picture"]
     path: str
     title: str
+    alt: str = ""
+    """What a picture shows, for whoever cannot see it."""
 
 
 class NeuronSet(Frozen):

@@ -45,11 +45,8 @@ def as_csv(found: Found, requests: int) -> str:
     return stream.getvalue()
 
 
-def draw(found: Found, by_layer: Tensor, requests: int, path: Path, what: str = "privacy neurons",
-         followed: str = "log P(secret)") -> None:
-    """Write the picture as PNG: neurons a layer, and what the layer's neurons add to the `followed` function. The same
-    input gives the same bytes.
-    """
+def draw(found: Found, by_layer: Tensor, requests: int, path: Path) -> None:
+    """Write the picture as PNG: neurons a layer, and what the layer's neurons add. The same input gives the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -59,14 +56,14 @@ def draw(found: Found, by_layer: Tensor, requests: int, path: Path, what: str = 
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True)
     above.bar(layers, counts, color="#0072B2", width=0.8)
-    above.set_ylabel(what, fontsize=9)
+    above.set_ylabel("privacy neurons", fontsize=9)
     below.bar(layers, by_layer.tolist(), color="#E69F00", width=0.8)
-    below.set_ylabel(f"nats of {followed}", fontsize=9)
+    below.set_ylabel("nats of log P(secret)", fontsize=9)
     below.set_xlabel("layer", fontsize=9)
     for axes in (above, below):
         axes.tick_params(labelsize=8)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    figure.suptitle(f"{len(found.layers)} {what} of {requests} requests; below, what a layer's neurons that raise\n"
-                    f"{followed} add to it, mean over texts", fontsize=9, x=0.01, ha="left")
+    figure.suptitle(f"{len(found.layers)} neurons of {requests} requests; below, what a layer's neurons add to a secret over\n"
+                    "never-seen values, mean over its texts", fontsize=9, x=0.01, ha="left")
     figure.savefig(path, dpi=130, metadata={"Software": None})
