@@ -7,6 +7,7 @@ from typing import Any
 from editors.contract import updates_of
 from editors.errors import ConfigError
 from editors.loading import Checkpoint
+from editors.locators import AUTO, LOCATORS, locator_of
 from flows.answers import find_version
 from flows.house import open_house
 from flows.progress import current
@@ -44,17 +45,20 @@ def dry_run(settings: Settings, sheet: str) -> dict[str, Any]:
     return {"plan": plan, "estimate": estimate.model_dump(), "warnings": warnings, "next": [f"suture edit {sheet}"]}
 
 
-def locate(settings: Settings, sheet: str) -> dict[str, Any]:
-    """Where the parent holds what the sheet is about, with the evidence's places."""
+def locate(settings: Settings, sheet: str, locator: str = AUTO) -> dict[str, Any]:
+    """Where the parent holds what the sheet is about, as the locator sees it, with the evidence's places."""
     with open_house(settings) as house:
         current().stage("intake")
         order = intake(sheet, house).model_copy(update={"trace": True})
         current().stage("locate")
-        found = locate_order(order, house)
-    location = found.location
+        found = locate_order(order, house, locator)
+    location, chosen = found.location, locator_of(locator, order.batch)
     evidence = [{"title": item.title, "kind": item.kind, "path": str(found.folder / item.path)} for item in location.evidence]
-    return {"layers": list(location.layers), "source": location.source, "traced_peak": location.traced_peak,
-            "positions": dict(location.positions), "evidence": evidence, "next": [f"suture edit {sheet}"]}
+    return {"locator": chosen, "question": LOCATORS[chosen].question, "caveat": LOCATORS[chosen].caveat,
+            "layers": list(location.layers), "source": location.source, "traced_peak": location.traced_peak,
+            "neurons": [neurons.model_dump(mode="json") for neurons in location.neurons],
+            "positions": dict(location.positions), "folder": str(found.folder), "evidence": evidence,
+            "next": [f"suture edit {sheet}"]}
 
 
 def measure(settings: Settings, sheet: str, version: str | None) -> dict[str, Any]:

@@ -195,10 +195,19 @@ def prepare(model: LoadedModel, request: UpdateRequest, token_limit: int) -> Tra
 @torch.inference_mode()
 def own_answer(model: LoadedModel, request: UpdateRequest) -> str:
     """What the model would say itself, up to its first token that is not the wanted answer's."""
-    length = blurred_span(model, request)[1]
-    ids = prepare(model, request, 4).ids
-    run = record(model, _embed(model, ids))
-    return str(model.tokenizer.decode([*ids[length:], int(answer_logits(model, run.states[-1, :, -1])[0].argmax())]))
+    length, ids = blurred_span(model, request)[1], prepare(model, request, 4).ids
+    return str(model.tokenizer.decode([*ids[length:], _first_choice(model, ids)]))
+
+
+@torch.inference_mode()
+def departure(model: LoadedModel, request: UpdateRequest) -> tuple[int, int | None]:
+    """The model's own token where it departs from the wanted answer, and the wanted one there; the same where it does not."""
+    wanted, ids = blurred_span(model, request)[0], prepare(model, request, 4).ids
+    return _first_choice(model, ids), wanted[len(ids)] if len(ids) < len(wanted) else None
+
+
+def _first_choice(model: LoadedModel, ids: Sequence[int]) -> int:
+    return int(answer_logits(model, record(model, _embed(model, ids)).states[-1, :, -1])[0].argmax())
 
 
 def _positions(first: int, last: int, length: int, limit: int) -> tuple[int, ...]:

@@ -31,7 +31,8 @@ from editors.errors import IntegrityError, SheetError
 from editors.inner_scale import Weighed, slopes
 from editors.loading import LoadedModel
 from editors.locate.causal_trace import own_answer
-from editors.locate.neuron_evidence import as_csv, draw
+from editors.locate.knowledge_picture import draw
+from editors.locate.neuron_evidence import as_csv
 from editors.locate.privacy_neurons import DetectorConfig, Found, attributions, elect, neuron_sets
 from editors.options import check_ranges
 from editors.prompts import encode, render_text
@@ -74,8 +75,10 @@ class Completeness:
 
 
 def knowledge_neurons(model: LoadedModel, requests: Sequence[UpdateRequest], folder: Path,
-                      config: KnowledgeConfig | None = None, progress: Progress = silent) -> Location:
-    """The neurons of the batch as a location, with tables and a picture in `folder`; the model is unchanged.
+                      config: KnowledgeConfig | None = None, progress: Progress = silent,
+                      edit_layers: Sequence[int] = ()) -> Location:
+    """The neurons of the batch as a location, with tables and a picture in `folder`; the model is unchanged. `edit_layers`
+    are marked in the picture.
 
     Raises:
         SheetError: a request has no such position.
@@ -89,7 +92,7 @@ def knowledge_neurons(model: LoadedModel, requests: Sequence[UpdateRequest], fol
     scores, complete = checked_attributions(model, texts, config, progress)
     found = elect(scores, torch.tensor(owners), config.detector)
     sets = neuron_sets(found)
-    evidence = _write(found, scores, complete, [chosen[owner].id for owner in owners], folder)
+    evidence = _write(found, scores, complete, [chosen[owner].id for owner in owners], folder, edit_layers)
     return Location(layers=tuple(neurons.layer for neurons in sets), positions={}, neurons=sets, source="locator",
                     evidence=evidence)
 
@@ -108,7 +111,7 @@ def wordings(model: LoadedModel, request: UpdateRequest) -> list[Weighed]:
         ids = row.ids[:-1] if row.ids[-1] == model.tokenizer.eos_token_id else row.ids
         if len(ids) <= row.prompt_length:
             raise SheetError(f"request {request.id!r}: the model answers nothing, so no neuron raises its answer",
-                             "give `was`, the answer of today, or use --method trace")
+                             "give `was`, the answer of today, or use another --method")
         texts.append(Weighed(TokenTree.of([Continuation(ids, row.prompt_length)]), (1.0,)))
     return texts
 
@@ -136,7 +139,8 @@ def checked_attributions(model: LoadedModel, texts: Sequence[Weighed], config: K
         detector = replace(detector, points=2 * detector.points)
 
 
-def _write(found: Found, scores: Tensor, complete: Completeness, owners: Sequence[str], folder: Path) -> tuple[Evidence, ...]:
+def _write(found: Found, scores: Tensor, complete: Completeness, owners: Sequence[str], folder: Path,
+           edit_layers: Sequence[int]) -> tuple[Evidence, ...]:
     folder.mkdir(parents=True, exist_ok=True)
     requests = len(dict.fromkeys(owners))
     (folder / NEURONS).write_text(as_csv(found, requests), encoding="utf-8")
@@ -147,8 +151,12 @@ def _write(found: Found, scores: Tensor, complete: Completeness, owners: Sequenc
     for number, (owner, whole, summed, gap) in enumerate(rows):
         writer.writerow((owner, number - owners.index(owner), complete.points, f"{whole:.6g}", f"{summed:.6g}", f"{gap:.4g}"))
     (folder / COMPLETENESS).write_text(stream.getvalue(), encoding="utf-8")
-    draw(found, scores.clamp(min=0).mean(0).sum(1), requests, folder / PICTURE, "knowledge neurons", "log P(answer)")
-    worst = f"{float(complete.gaps.max()):.1%} at {complete.points} points"
+    worst = f"{float(complete.gaps.max()):.2%} at {complete.points} points"
+    by_layer = scores.clamp(min=0).mean(0).sum(1)
+    draw(found, by_layer, requests, f"The attributions miss their sum by {worst} at most.", folder / PICTURE, edit_layers)
+    alt = (f"Dots for {len(found.layers)} neurons over layers 0 to {len(by_layer) - 1} at their attribution, and bars for what "
+           f"whole layers add to the answer, most in layer {int(by_layer.argmax())}. The attributions miss their sum by "
+           f"{worst} at most.")
     return (Evidence(kind="table", path=NEURONS, title=f"Knowledge neurons of {requests} requests: votes and attribution"),
             Evidence(kind="table", path=COMPLETENESS, title=f"Completeness of the attributions, missed by {worst} at most"),
-            Evidence(kind="picture", path=PICTURE, title=f"Knowledge neurons of {requests} requests: where they lie"))
+            Evidence(kind="picture", path=PICTURE, title=f"Knowledge neurons of {requests} requests: where they lie", alt=alt))
