@@ -20,7 +20,7 @@ from tasks.judge import judge
 from tasks.locate import locate as locate_order
 from tasks.manifest import Contents
 from tasks.measure import measure_folder, read_measurements
-from tasks.method import method_of
+from tasks.method import ChosenMethod, method_of
 from tasks.records import Order
 
 
@@ -38,11 +38,18 @@ def dry_run(settings: Settings, sheet: str) -> dict[str, Any]:
         "parent": order.parent_version or "the unedited base",
         "earlier requests": f"{len(updates_of(order.history))}, all measured again",
         "requests": f"{len(order.batch.requests)} ({chat} in chat form)",
-        "method": f"{method.name} at layers {', '.join(map(str, order.layers or method.layers))}",
+        "method": f"{method.name} at {_places(order, method)}",
         "options": ", ".join(f"{name}={value}" for name, value in method.options.items()) or "the method's defaults",
         "options from": method.source, "store": house.store.location.url}
     warnings = [] if method.is_measured else ["layers and options were not measured on this model: look at the verdict"]
     return {"plan": plan, "estimate": estimate.model_dump(), "warnings": warnings, "next": [f"suture edit {sheet}"]}
+
+
+def _places(order: Order, method: ChosenMethod) -> str:
+    """Where an order would edit, in words."""
+    if order.seeks_layers:
+        return "the layers that trial edits of known facts do best at, sought first (once for a model and method)"
+    return f"layers {', '.join(map(str, order.layers or method.layers))}"
 
 
 def locate(settings: Settings, sheet: str, locator: str = AUTO) -> dict[str, Any]:
