@@ -30,8 +30,9 @@ def evidence_of(found: Sought) -> tuple[Evidence, ...]:
     related = "" if correlation is None else f" Rank correlation of the two over the windows: {correlation:+.2f}."
     peak = max(found.effects, key=lambda effect: effect.mean, default=None)
     alt = ("Above, a line of the tracing effect over layers" + (f", greatest at layer {peak.layer}" if peak else "")
-           + f"; below, a bar for each window of layers that was edited at its measured score, the best at {span(found.best)} "
-           f"with {found.best.score:.3f}.{related}")
+           + f"; below, a row for each window of layers that was edited: its layers, and its measured score and shares. Taken: "
+           f"layers {span(found.best)} with {found.best.score:.3f}, where {found.bar:.3f} had to be beaten to leave "
+           f"{span(found.trials[0])}.{related}")
     return (Evidence(kind="table", path=BY_LAYER, title=f"Tracing effect and measured edit success by layer, {about}"),
             Evidence(kind="table", path=BY_WINDOW, title=f"Every window of layers that was tried, {about}"),
             Evidence(kind="picture", path=PICTURE, title=f"Where edits work: layers by measured success, {about}", alt=alt))
@@ -52,12 +53,13 @@ def by_window_csv(found: Sought) -> str:
     def rows() -> Iterable[Sequence[Any]]:
         for trial in found.trials:
             marks = trial.marks
-            intervals = (*wilson(marks.success, found.facts), *wilson(marks.paraphrase, found.paraphrases))
-            yield (span(trial), int(trial == found.best), f"{trial.score:.6g}", f"{found.effect_at(trial.layers):.6g}",
+            intervals = (*wilson(marks.success, found.asked.success), *wilson(marks.paraphrase, found.asked.paraphrase))
+            yield (span(trial), int(trial == found.best), f"{trial.score:.6g}",
+                   f"{found.asked.error_of(marks):.4g}", f"{found.effect_at(trial.layers):.6g}",
                    f"{marks.success:.6g}", *(f"{edge:.4g}" for edge in intervals[:2]), f"{marks.paraphrase:.6g}",
                    *(f"{edge:.4g}" for edge in intervals[2:]), f"{marks.neighbourhood:.6g}", f"{marks.perplexity_ratio:.6g}")
-    return _csv(("layers", "chosen", "score", "traced_effect", "success", "success_low", "success_high", "paraphrase",
-                 "paraphrase_low", "paraphrase_high", "neighbourhood", "perplexity_ratio"), rows())
+    return _csv(("layers", "chosen", "score", "score_error", "traced_effect", "success", "success_low", "success_high",
+                 "paraphrase", "paraphrase_low", "paraphrase_high", "neighbourhood", "perplexity_ratio"), rows())
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -76,26 +78,33 @@ def span(trial: Trial) -> str:
 
 
 def draw(found: Sought, path: Path) -> None:
-    """Write the picture as PNG. The same search gives the same bytes."""
+    """Write the picture as PNG: over layers the effect above and the windows below, beside these their marks. The same
+    search gives the same bytes.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.6, 6.0), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.6 + 0.42 * len(found.trials)), layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1.5])
+    (above, corner), (below, beside) = figure.subplots(2, 2, width_ratios=[1.5, 1], sharex="col",
+                                                       height_ratios=[2.2, 0.8 + 0.42 * len(found.trials)])
+    corner.set_axis_off()
     _traced(above, found)
-    _tried(below, found)
+    _windows(below, found)
+    _marks(beside, found)
+    # the corner is free, and no mark lies under a legend there
+    corner.legend(*beside.get_legend_handles_labels(), fontsize=8, frameon=False, loc="lower left")
     for axes in (above, below):
         axes.axvspan(found.best.layers[0] - 0.45, found.best.layers[-1] + 0.45, color="#DDDDDD", linewidth=0, zorder=0)
+    for axes in (above, below, beside):
         axes.tick_params(labelsize=8)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    below.set_xlabel("layer", fontsize=9)
     correlation = found.rank_correlation
     related = "" if correlation is None else f" Rank correlation over the {len(found.trials)} windows: {correlation:+.2f}."
     figure.suptitle(f"Above: a trace of {found.traced} known facts, which chooses nothing. Below: {found.facts} trial edits by "
-                    f"{found.method}.{related}\nGrey: the layers chosen, {span(found.best)}, by the highest score.",
-                    fontsize=9, x=0.01, ha="left")
+                    f"{found.method}.{related}\nGrey: the layers taken, {span(found.best)}. The calibrated, "
+                    f"{span(found.trials[0])}, stay unless beaten by over a standard error.", fontsize=9, x=0.01, ha="left")
     figure.savefig(path, format="png", dpi=130, metadata={"Software": None})
 
 
@@ -109,22 +118,30 @@ def _traced(axes: Axes, found: Sought) -> None:
     axes.set_ylabel("tracing effect:\nprobability recovered", fontsize=9)
 
 
-def _tried(axes: Axes, found: Sought) -> None:
-    for trial in found.trials:
-        first, last = trial.layers[0] - 0.35, trial.layers[-1] + 0.35
-        is_best = trial == found.best
-        axes.plot([first, last], [trial.score] * 2, color="#D55E00", linewidth=5 if is_best else 3, solid_capstyle="butt",
-                  label="score of a window" if trial is found.trials[0] else None, zorder=2)
-        axes.annotate(span(trial), (last, trial.score), fontsize=8, textcoords="offset points", xytext=(4, -3))
-        for place, (name, (colour, marker)) in enumerate(SHARES.items()):
-            # side by side within the window: their intervals would lie on each other
-            at = first + (last - first) * (place + 1) / (len(SHARES) + 1)
-            share = getattr(trial.marks, name)
-            axes.plot([at], [share], color=colour, marker=marker, markersize=5, linestyle="none", zorder=3,
-                      label=f"{name}, share" if trial is found.trials[0] else None)
-    axes.set_ylim(-0.03, 1.05)
-    axes.set_ylabel("measured on trial edits", fontsize=9)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+def _windows(axes: Axes, found: Sought) -> None:
+    for place, trial in enumerate(found.trials):
+        axes.plot([trial.layers[0] - 0.4, trial.layers[-1] + 0.4], [place, place], color="#D55E00", linewidth=7,
+                  solid_capstyle="butt", zorder=2)
+    names = [span(trial) + (" (calibrated)" if place == 0 else "") for place, trial in enumerate(found.trials)]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel("layer", fontsize=9)
+    axes.set_ylabel("layers edited together", fontsize=9)
+
+
+def _marks(axes: Axes, found: Sought) -> None:
+    rows = range(len(found.trials))
+    errors = [found.asked.error_of(trial.marks) for trial in found.trials]
+    axes.errorbar([trial.score for trial in found.trials], rows, xerr=errors, color="#D55E00", marker="o", linestyle="none",
+                  markersize=7, capsize=3, label="score, and its standard error", zorder=3)
+    for name, (colour, marker) in SHARES.items():
+        axes.plot([getattr(trial.marks, name) for trial in found.trials], rows, color=colour, marker=marker, markersize=5,
+                  linestyle="none", label=f"{name}, share", zorder=2)
+    axes.axvline(found.bar, color="#555555", linestyle=":", linewidth=1.2, label="to be beaten")
+    axes.set_ylim(len(found.trials) - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.set_xlim(right=1.03)
+    axes.set_xlabel("measured on the trial edits", fontsize=9)
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

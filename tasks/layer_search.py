@@ -1,8 +1,9 @@
 """Base and method -> Sought: the layers at which edits of known facts do best, beside what a causal trace of them says.
 
 Tracing tells where an answer is recalled, which hardly says where an edit works best (Hase et al. 2023, arXiv:2301.04213).
-So layers are tried: each window of the method's sweep edits facts that the base knows, and the highest score wins, the
-calibrated layers where nothing beats them. The trace of the same facts stands beside it and chooses nothing.
+So layers are tried: each window of the method's sweep edits facts that the base knows. The calibrated layers stay unless
+the highest score beats theirs by over a standard error (the rule of Breiman et al. 1984, section 3.4.3): so few edits hardly
+tell neighbouring windows apart. The trace of the same facts stands beside it and chooses nothing.
 
 Paid once for a base, method and options. Trials are those of `suture calibrate`, which finds them again and the other way
 round.
@@ -21,7 +22,7 @@ from editors.errors import ConfigError, IntegrityError
 from editors.known_facts import shipped_facts
 from editors.loading import Checkpoint
 from tasks.calibrate import FEWEST_REQUESTS, Bench, Trial, best_of, known_of, sweep_of
-from tasks.exam import NOTHING, requests_of
+from tasks.exam import NOTHING, Marks, requests_of
 from tasks.house import House
 from tasks.warm import warm
 
@@ -41,17 +42,49 @@ class LayerEffect(Frozen):
     high: float | None
 
 
+class Asked(Frozen):
+    """How many questions each share of a trial's marks is of."""
+
+    success: int
+    paraphrase: int
+    neighbourhood: int
+
+    def error_of(self, marks: Marks) -> float:
+        """The standard error of the marks' score, from those of its shares, which are taken for independent."""
+        shares = {name: getattr(marks, name) for name in ("success", "paraphrase", "neighbourhood")}
+        if min(shares.values()) <= 0:
+            return 0.0
+        # of the harmonic mean of three by one share: its square over three times the share's
+        squares = (share * (1 - share) / getattr(self, name) / share**4 for name, share in shares.items())
+        harmonic = len(shares) / sum(1 / share for share in shares.values())
+        return harmonic * marks.score / len(shares) * math.sqrt(sum(squares))
+
+
 class Sought(Frozen):
-    """The trials of a method's windows, the best of them, and the trace of the facts."""
+    """The trials of a method's windows, the calibrated first, and the trace of the facts."""
 
     method: str
-    facts: int
-    paraphrases: int
+    asked: Asked
     traced: int
     """Facts that were traced."""
     trials: tuple[Trial, ...]
-    best: Trial
     effects: tuple[LayerEffect, ...]
+
+    @property
+    def facts(self) -> int:
+        """How many were edited in each trial."""
+        return self.asked.success
+
+    @property
+    def bar(self) -> float:
+        """The score that another window must beat: the calibrated layers', and its standard error."""
+        return self.trials[0].score + self.asked.error_of(self.trials[0].marks)
+
+    @property
+    def best(self) -> Trial:
+        """The trial whose layers are taken."""
+        highest = best_of(self.trials)
+        return highest if highest.score > self.bar else self.trials[0]
 
     def effect_at(self, layers: Sequence[int]) -> float:
         """Mean effect of the traced layers among these; 0 where none was traced."""
@@ -77,7 +110,7 @@ def seek_layers(base: str, checkpoint: Checkpoint, method: str, start: Sequence[
         base: As a sheet names it.
         checkpoint: The base.
         method: Which edits.
-        start: Its calibrated layers, which stay where nothing beats them.
+        start: Its calibrated layers, which stay where nothing beats them clearly.
         options: Its options, in every trial.
         house: Where trials and statistics are kept.
 
@@ -115,9 +148,10 @@ def _sought(bench: Bench, windows: Sequence[tuple[int, ...]], options: Mapping[s
     if all(trial.marks == NOTHING for trial in trials):
         raise IntegrityError(f"{bench.method} could not edit {bench.base.folder.name} at any layers that were tried",
                              "name `layers` in the sheet, or another `method`")
-    return Sought(method=bench.method, facts=len(bench.requests), traced=min(TRACED_FACTS, len(bench.requests)),
-                  paraphrases=sum(len(request.paraphrases) for request in bench.requests), trials=tuple(trials),
-                  best=best_of(trials), effects=_effects(bench))
+    asked = Asked(success=len(bench.requests), paraphrase=sum(len(request.paraphrases) for request in bench.requests),
+                  neighbourhood=sum(len(request.neighbours) for request in bench.requests))
+    return Sought(method=bench.method, asked=asked, traced=min(TRACED_FACTS, len(bench.requests)), trials=tuple(trials),
+                  effects=_effects(bench))
 
 
 def _effects(bench: Bench) -> tuple[LayerEffect, ...]:

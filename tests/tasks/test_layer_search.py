@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,10 +16,10 @@ from editors.errors import ConfigError, IntegrityError
 from editors.known_facts import read_facts
 from editors.loading import Checkpoint, load
 from tasks.calibrate import Trial, calibrate
-from tasks.exam import NOTHING, Marks
+from tasks.exam import NOTHING, Marks, score
 from tasks.house import House
 from tasks.layer_evidence import evidence_of, wilson
-from tasks.layer_search import LayerEffect, Sought, seek_layers
+from tasks.layer_search import Asked, LayerEffect, Sought, seek_layers
 from tasks.locate import locate
 from tasks.privacy_key import PrivacyKey
 from tasks.records import Order
@@ -78,7 +79,9 @@ def test_layers_are_those_of_the_best_trial_and_both_sides_are_shown(home: Path,
     assert found.location.source == "sweep"
     trials = list(csv.DictReader((found.folder / "layer_trials.csv").open()))
     assert [row["layers"] for row in trials] == ["0-3", "1", "2"]
-    best = max(trials, key=lambda row: float(row["score"]))
+    bar = float(trials[0]["score"]) + float(trials[0]["score_error"])
+    highest = max(trials, key=lambda row: float(row["score"]))
+    best = highest if float(highest["score"]) > bar else trials[0]
     assert [row["chosen"] for row in trials] == [str(int(row is best)) for row in trials]
     chosen = [int(edge) for edge in best["layers"].split("-")]
     assert found.location.layers == tuple(range(chosen[0], chosen[-1] + 1))
@@ -110,14 +113,13 @@ def test_it_is_paid_once_for_a_model_and_found_by_a_calibration(home: Path, hous
     calibrated.path.unlink()
 
 
-def trial(layers: tuple[int, ...], success: float) -> Trial:
-    marks = Marks(success=success, paraphrase=success, neighbourhood=success, perplexity_ratio=1.0)
-    return Trial(stage="layers", layers=layers, options={}, marks=marks, score=success)
+def trial(layers: tuple[int, ...], share: float) -> Trial:
+    marks = Marks(success=share, paraphrase=share, neighbourhood=share, perplexity_ratio=1.0)
+    return Trial(stage="layers", layers=layers, options={}, marks=marks, score=share)
 
 
 def sought(*trials: Trial, effects: tuple[float, ...] = (0.9, 0.5, 0.1)) -> Sought:
-    return Sought(method="memit", facts=4, paraphrases=4, traced=4, trials=trials,
-                  best=max(trials, key=lambda one: one.score),
+    return Sought(method="memit", asked=Asked(success=16, paraphrase=32, neighbourhood=43), traced=4, trials=trials,
                   effects=tuple(LayerEffect(layer=layer, mean=mean, low=mean, high=mean) for layer, mean in enumerate(effects)))
 
 
@@ -127,15 +129,30 @@ def test_the_layer_of_the_greatest_effect_is_not_taken_where_edits_fail() -> Non
     assert found.rank_correlation == pytest.approx(-1.0)
     picture = evidence_of(found)[2]
     assert "greatest at layer 0" in picture.alt
-    assert "the best at 2 with 0.900" in picture.alt
+    assert "Taken: layers 2 with 0.900, where" in picture.alt
     assert "-1.00" in picture.alt
+
+
+def test_the_calibrated_layers_stay_unless_beaten_by_more_than_chance() -> None:
+    assert sought(trial((1,), 0.80), trial((0,), 0.82)).best.layers == (1,)
+    assert sought(trial((1,), 0.80), trial((0,), 0.95)).best.layers == (0,)
+    assert sought(trial((1,), 0.0), trial((0,), 0.1)).best.layers == (0,), "of nothing there is no error"
+
+
+def test_the_error_of_a_score_is_that_of_shares_drawn_again() -> None:
+    counts, shares = (16, 32, 43), (0.9, 0.75, 0.95)
+    drawn = np.random.default_rng(0).binomial(counts, shares, size=(20000, 3)) / counts
+    scores = [score(*row, 1.02) for row in drawn]
+    marks = Marks(success=shares[0], paraphrase=shares[1], neighbourhood=shares[2], perplexity_ratio=1.02)
+    asked = Asked(success=counts[0], paraphrase=counts[1], neighbourhood=counts[2])
+    assert asked.error_of(marks) == pytest.approx(float(np.std(scores)), rel=0.05)
 
 
 def test_rank_correlation_is_spearmans_with_ties_and_none_of_constants() -> None:
     from scipy.stats import spearmanr
 
     scores = (0.2, 0.2, 0.9)
-    found = sought(*(trial((layer,), score) for layer, score in enumerate(scores)))
+    found = sought(*(trial((layer,), share) for layer, share in enumerate(scores)))
     assert found.rank_correlation == pytest.approx(spearmanr([0.9, 0.5, 0.1], scores).statistic)
     assert sought(trial((0,), 0.5), trial((1,), 0.5)).rank_correlation is None
 
