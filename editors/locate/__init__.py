@@ -98,8 +98,7 @@ def find_values(model: LoadedModel, batch: EditBatch, calibration_layers: Sequen
     placed = place(model, batch, calibration_layers, override_layers, "auto")
     layers = placed.layers if batch.detoxifies else tuple(range(model.anatomy.layer_count))
     corpus = default_corpus(model, batch.base_digest, statistics) if batch.detoxifies else None
-    signs = signs_of(model, layers[0])
-    wishes = wishes_of(model, batch, corpus, signs)
+    wishes, signs = wishes_of(model, batch, corpus), signs_of(model, layers[0])
     scores = read_wishes(model, layers, [wish.weights for wish in wishes])
     readings = [Reading(wish.words, best_values(layers, found, signs, -(-count // len(wishes))))
                 for wish, found in zip(wishes, scores, strict=True)]

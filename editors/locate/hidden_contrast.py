@@ -115,7 +115,8 @@ def write_contrast(found: HiddenContrast, chosen: int, folder: Path, edit_layers
     title = "Contrast of wanted and present answers by layer"
     alt = (f"Two lines over layers 0 to {len(found.contrast) - 1}: the contrast in units of the states' length, greatest at "
            f"layer {found.peak(range(len(found.contrast)))}, and the plain distance, scaled.")
-    return Evidence(kind="table", path=TABLE, title=title), Evidence(kind="picture", path=PICTURE, title=title, alt=alt)
+    return (Evidence(kind="table", path=TABLE, title=f"{title}: the table"),
+            Evidence(kind="picture", path=PICTURE, title=title, alt=alt))
 
 
 def as_csv(found: HiddenContrast) -> str:

@@ -42,6 +42,7 @@ def draw(found: Found, by_layer: Tensor, requests: int, completeness: str, path:
     for place in strongest:
         above.annotate(f"{layers[place]}: {found.indices[place]}", (layers[place], strengths[place]), fontsize=8,
                        textcoords="offset points", xytext=(7, 3))
+    above.set_xlim(-1, len(by_layer) + 1.5)
     above.set_ylim(bottom=0, top=1.15 * max(strengths, default=1.0))
     above.set_ylabel("nats of log P(answer), a neuron", fontsize=9)
     below.bar(range(len(by_layer)), by_layer.tolist(), color="#E69F00", width=0.8, zorder=2)
@@ -53,6 +54,6 @@ def draw(found: Found, by_layer: Tensor, requests: int, completeness: str, path:
             axes.spines[side].set_visible(False)
     figure.suptitle(f"{len(layers)} knowledge neurons of {requests} requests; a larger dot has more requests' votes, the "
                     f"strongest are named layer: neuron.\nBelow: what a layer's neurons that raise the answer add to it, mean "
-                    f"over texts. {completeness}"
-                    + (" Grey: layers to be edited." if edit_layers else ""), fontsize=9, x=0.01, ha="left")
+                    f"over texts.{' Grey: layers to be edited.' if edit_layers else ''}\n{completeness}",
+                    fontsize=9, x=0.01, ha="left")
     figure.savefig(path, dpi=130, metadata={"Software": None})

@@ -14,7 +14,7 @@ from editors.locate.trace_picture import printable
 from editors.locate.value_reading import Value, promoted
 
 TABLE, PICTURE = "values.csv", "values.png"
-DARK = 0.55
+DARK = 0.48
 """Of the colour scale, from where the words on it are black."""
 MOST_CHARACTERS = 14
 """Of a word shown in the picture."""
@@ -45,7 +45,8 @@ def write_values(model: LoadedModel, readings: Sequence[Reading], folder: Path,
     alt = (f"A table of {len(rows)} value vectors, a row each: bars for how clearly it promotes the wish, and the words that "
            f"it lifts most, darker to brighter. The clearest is neuron {best.neuron} of layer {best.layer}, "
            f"{best.score:.1f} standard deviations.")
-    return Evidence(kind="table", path=TABLE, title=title), Evidence(kind="picture", path=PICTURE, title=title, alt=alt)
+    return (Evidence(kind="table", path=TABLE, title=f"{title}: the table"),
+            Evidence(kind="picture", path=PICTURE, title=title, alt=alt))
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -67,7 +68,7 @@ def draw(rows: Sequence[Row], path: Path, edit_layers: Sequence[int] = ()) -> No
 
     figure = Figure(figsize=(13, 1.7 + 0.3 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, 4])
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.7, 4])
     colours = ["#D55E00" if value.layer in edit_layers else "#0072B2" for _, value, _ in rows]
     left.barh(range(len(rows)), [value.score for _, value, _ in rows], color=colours, height=0.7)
     left.set_yticks(range(len(rows)), [_name(value) for _, value, _ in rows], fontsize=8.5)
@@ -87,17 +88,19 @@ def draw(rows: Sequence[Row], path: Path, edit_layers: Sequence[int] = ()) -> No
     right.set_xticks(range(len(lifts[0])), [str(rank + 1) for rank in range(len(lifts[0]))], fontsize=8)
     right.set_xlabel("words lifted most, by rank", fontsize=9)
     right.tick_params(length=0, labelleft=False)
-    for reading in {id(reading): reading for reading, _, _ in rows}.values():
-        first = next(place for place, row in enumerate(rows) if row[0] is reading)
-        for axes in (left, right):
-            axes.axhline(first - 0.5, color="#555555" if first else "none", linewidth=1)
+    # room for the wish beside its bars
+    left.set_xlim(0, 2.1 * max(value.score for _, value, _ in rows))
+    for place, (reading, _, _) in enumerate(rows):
+        if not place or rows[place - 1][0] is not reading:
+            left.text(1.0, place - 0.3, printable(reading.words), transform=left.get_yaxis_transform(), ha="right", va="center",
+                      fontsize=8, fontweight="bold", parse_math=False)
+            for axes in (left, right):
+                axes.axhline(place - 0.5, color="#555555" if place else "none", linewidth=1)
     bar = figure.colorbar(image, ax=right, shrink=0.9, pad=0.01)
     bar.set_label("lift, standard deviations", fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    wishes = "; ".join(dict.fromkeys(printable(reading.words) for reading, _, _ in rows))
-    figure.suptitle(f"Value vectors of the FFN, and what each would say of itself. From the top: {wishes}."
-                    + (" Orange: a layer to be edited." if edit_layers else ""),
-                    fontsize=9, x=0.01, ha="left", parse_math=False, wrap=True)
+    figure.suptitle("Value vectors of the FFN that promote what is in bold type most, and the words that each lifts."
+                    + (" Orange: a layer to be edited." if edit_layers else ""), fontsize=9, x=0.01, ha="left")
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 

@@ -1,13 +1,12 @@
 """What value vectors are read for: of a batch, each thing whose promotion is worth knowing, as a wish over the vocabulary.
 
 Detoxify: what is to be promoted (`value_reading.wish_of`). Update: the first token of the model's own answer where it
-departs from the wanted one, above all words and above the wanted token, for which the model must rise. Debias: one group's
-word above the other's.
+departs from the wanted one, above all words and above the wanted token. Debias: each group's word, above all words and
+above the other's; by the second alone values would win that say neither word and silence one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,9 +31,8 @@ class Wish:
     weights: Tensor
 
 
-def wishes_of(model: LoadedModel, batch: EditBatch, corpus: Corpus | None, signs: Sequence[int]) -> list[Wish]:
-    """The batch's wishes; `corpus` is ordinary text, which only a batch that detoxifies is measured against. `signs`: which
-    an activation takes. Where it takes both, a value that promotes one group demotes the other, and one wish tells of both.
+def wishes_of(model: LoadedModel, batch: EditBatch, corpus: Corpus | None) -> list[Wish]:
+    """The batch's wishes; `corpus` is ordinary text, which only a batch that detoxifies is measured against.
 
     Raises:
         SheetError: there is nothing to be read for.
@@ -42,7 +40,7 @@ def wishes_of(model: LoadedModel, batch: EditBatch, corpus: Corpus | None, signs
     if batch.detoxifies and corpus is not None:
         return [Wish("what is wished for", wish_of(model, batch, corpus))]
     if batch.debiases:
-        found = [wish for request in batch.debiases[:MOST_REQUESTS] for wish in _of_groups(model, request.groups, signs)]
+        found = [wish for request in batch.debiases[:MOST_REQUESTS] for wish in _of_groups(model, request.groups)]
         return list({wish.words: wish for wish in found}.values())
     count = min(MOST_REQUESTS, len(batch.updates))
     chosen = [batch.updates[index * len(batch.updates) // count] for index in range(count)]
@@ -57,18 +55,20 @@ def _of_answer(model: LoadedModel, request: UpdateRequest) -> Wish | None:
     own, wanted = departure(model, request)
     if own == wanted:
         return None
-    one = _single(model, own)
-    others = [torch.full_like(one, 1 / len(one)), *([_single(model, wanted)] if wanted is not None else [])]
-    return Wish(f"{request.id}: {_said(model, own)}", torch.stack([one - other for other in others]).to(model.device))
+    return Wish(f"{request.id}: {_said(model, own)}", _above(model, own, wanted))
 
 
-def _of_groups(model: LoadedModel, groups: tuple[str, str], signs: Sequence[int]) -> list[Wish]:
-    tokens = [int(model.tokenizer(f" {word.strip()}", add_special_tokens=False)["input_ids"][0]) for word in groups]
-    first, second = (_single(model, token) for token in tokens)
-    said = [_said(model, token) for token in tokens]
-    wishes = [Wish(f"{said[0]} over {said[1]}", (first - second)[None].to(model.device)),
-              Wish(f"{said[1]} over {said[0]}", (second - first)[None].to(model.device))]
-    return wishes[:1] if -1 in signs else wishes
+def _of_groups(model: LoadedModel, groups: tuple[str, str]) -> list[Wish]:
+    first, second = (int(model.tokenizer(f" {word.strip()}", add_special_tokens=False)["input_ids"][0]) for word in groups)
+    return [Wish(f"{_said(model, one)} over {_said(model, other)}", _above(model, one, other))
+            for one, other in ((first, second), (second, first))]
+
+
+def _above(model: LoadedModel, token: int, other: int | None) -> Tensor:
+    """(W, V) the token above all words, and above the other one where there is one."""
+    own = _single(model, token)
+    others = [torch.full_like(own, 1 / len(own)), *([_single(model, other)] if other is not None else [])]
+    return torch.stack([own - one for one in others]).to(model.device)
 
 
 def _single(model: LoadedModel, token: int) -> Tensor:

@@ -106,9 +106,8 @@ def test_groups_are_read_by_their_words(model: LoadedModel, tmp_path: Path) -> N
         wishes = {row["wish"] for row in csv.DictReader(stream)}
     first, second = (repr(model.tokenizer.decode(model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"][:1]))
                      for word in REQUEST.groups)
-    both = {f"{first} over {second}", f"{second} over {first}"}
-    assert wishes == (both if model.anatomy.model_type == "gpt2" else {f"{first} over {second}"})
-    assert sum(len(one.indices) for one in found.neurons) == 4
+    assert wishes == {f"{first} over {second}", f"{second} over {first}"}
+    assert sum(len(one.indices) for one in found.neurons) in (3, 4)
 
 
 def test_an_answer_that_the_model_gives_already_has_no_value_to_be_found(model: LoadedModel) -> None:
@@ -117,7 +116,7 @@ def test_an_answer_that_the_model_gives_already_has_no_value_to_be_found(model: 
     # a piece of a word is no answer that comes back as one
     said = next(one for one in spoken if len(set(departure(model, one))) == 1)
     with pytest.raises(SheetError, match="the model says the wanted answers already"):
-        wishes_of(model, batch_of(model, said), None, (1,))
+        wishes_of(model, batch_of(model, said), None)
 
 
 @torch.no_grad()
