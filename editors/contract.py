@@ -171,6 +171,8 @@ class Evidence(Frozen):
     kind: Literal["table", "picture"]
     path: str
     title: str
+    alt: str = ""
+    """What a picture shows, for whoever cannot see it."""
 
 
 class NeuronSet(Frozen):
@@ -185,13 +187,13 @@ class Location(Frozen):
     """Where to edit: layers, token positions, neurons, and the evidence.
 
     `positions` gives, for each request id, the token index in the rendered bare prompt (0-based) whose FFN key is
-    edited. `source` says who chose the layers: the calibration table, the sheet, or a locator.
+    edited. `source` says who chose the layers: the calibration table, the sheet, a locator, or a sweep of trial edits.
     """
 
     layers: tuple[int, ...] = Field(min_length=1)
     positions: Mapping[str, int]
     neurons: tuple[NeuronSet, ...] = ()
-    source: Literal["calibration", "sheet", "locator"]
+    source: Literal["calibration", "sheet", "locator", "sweep"]
     traced_peak: int | None = None
     """Layer of the largest indirect effect, where tracing ran; reported, never obeyed (Hase et al. 2023). Of a batch that
     detoxifies: of the greatest contrast, which DINM's own rule takes."""

@@ -75,12 +75,20 @@ class SheetHead(Frozen):
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     """Edit layers (0-based) instead of the calibration table's."""
     position: Literal["auto", "subject_last", "question_last", "prompt_last"] = "auto"
-    locate: bool = True
-    """Whether causal tracing runs for its evidence; false saves its time and changes no edit."""
+    locate: bool | Literal["auto"] = True
+    """Whether the purpose's locator runs for its evidence; false saves its time and changes no edit. `auto`: before it, the
+    layers are sought by edits of facts that the model knows."""
     policy: str | None = Field(default=None, min_length=1)
     """Name of a shipped gate policy, or a path to one; None: the purpose's own."""
     requester: str = ""
     reason: str = ""
+
+    @field_validator("locate", mode="before")
+    @classmethod
+    def _yes_no_or_auto(cls, given: Any) -> Any:
+        if isinstance(given, bool) or given == "auto":
+            return given
+        raise ValueError("must be true, false or auto")
 
 
 class Sheet(SheetHead):
@@ -205,12 +213,26 @@ def _validate(head_node: Node, request_nodes: tuple[Node, ...], problems: list[P
     kind = UpdateRequest if purpose is None else REQUESTS.get(str(purpose.value))
     requests = [_request(kind, node, ("requests", index), problems)
                 for index, node in enumerate(request_nodes) if kind is not None]
+    if head is not None and head.locate == "auto":
+        words = _cannot_seek(head, requests)
+        problems += [Problem(line_of(head_node, ("locate",)), ("locate",), words)] if words else []
     if problems or head is None:
         return None
     defaults = {"requester": head.requester, "reason": head.reason}
     filled = [request.model_copy(update={key: value for key, value in defaults.items() if not getattr(request, key)})
               for request in requests if request is not None]
     return Sheet.model_validate({**{key: getattr(head, key) for key in HEAD_FIELDS}, "requests": tuple(filled)})
+
+
+def _cannot_seek(head: SheetHead, requests: Iterable[Written | None]) -> str:
+    """Why `locate: auto` cannot choose this sheet's layers; empty where it can."""
+    if head.layers is not None:
+        return "`auto` seeks the layers that `layers` names: leave one of the two out"
+    if head.purpose != "update":
+        return "`auto` tries edits of facts, which tells nothing of this purpose: write true or false"
+    if all(isinstance(request, UpdateRequest) and request.is_chat for request in requests):
+        return "`auto` tries plain prompts, which tells nothing of chats: name `layers`, or write true"
+    return ""
 
 
 def _request(kind: type[Written], node: Node, place: Place,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from editors.errors import ConfigError
-from flows import cli_keeping, cli_looking, cli_rounds, cli_serving, console
+from flows import cli_keeping, cli_locating, cli_looking, cli_rounds, cli_serving, console
 from flows.cli_options import (
     BaseArgument,
     ByOption,
@@ -63,16 +63,7 @@ def edit(
             raise typer.Exit(3)
 
 
-@app.command()
-def locate(sheet: SheetArgument, as_json: JsonOption = False) -> None:
-    """Show where the model holds what a sheet is about: causal tracing over layers, as a table and a picture.
-
-    Example: `suture locate examples/facts.yaml`
-    """
-    with answering(as_json) as settings:
-        from flows import run
-
-        _print(run.locate(settings, sheet, quiet=as_json), console.show_location, as_json)
+app.command()(cli_locating.locate)
 
 
 @app.command()

@@ -81,17 +81,6 @@ def show_plan(answer: dict[str, Any]) -> None:
     _next(out, answer["next"])
 
 
-def show_location(answer: dict[str, Any]) -> None:
-    """Where it is, by layer, and where the evidence lies."""
-    out = _console()
-    peak = answer["traced_peak"]
-    layers = _span(answer["layers"])
-    out.print(f"[bold]Edit layers {layers}[/] (chosen by {answer['source']}); the trace peaks at layer {peak}.")
-    out.print("[dim]A trace explains; it does not choose the layer: edit success hardly follows it (Hase et al. 2023).[/]")
-    _places(out, {item["title"]: item["path"] for item in answer["evidence"]})
-    _next(out, answer["next"])
-
-
 def show_measured(answer: dict[str, Any]) -> None:
     """Measurements of a version, and what the gate would say."""
     out = _console()

@@ -7,6 +7,7 @@ from typing import Any
 from editors.contract import updates_of
 from editors.errors import ConfigError
 from editors.loading import Checkpoint
+from editors.locators import AUTO, LOCATORS, locator_of
 from flows.answers import find_version
 from flows.house import open_house
 from flows.progress import current
@@ -19,7 +20,7 @@ from tasks.judge import judge
 from tasks.locate import locate as locate_order
 from tasks.manifest import Contents
 from tasks.measure import measure_folder, read_measurements
-from tasks.method import method_of
+from tasks.method import ChosenMethod, method_of
 from tasks.records import Order
 
 
@@ -37,24 +38,34 @@ def dry_run(settings: Settings, sheet: str) -> dict[str, Any]:
         "parent": order.parent_version or "the unedited base",
         "earlier requests": f"{len(updates_of(order.history))}, all measured again",
         "requests": f"{len(order.batch.requests)} ({chat} in chat form)",
-        "method": f"{method.name} at layers {', '.join(map(str, order.layers or method.layers))}",
+        "method": f"{method.name} at {_places(order, method)}",
         "options": ", ".join(f"{name}={value}" for name, value in method.options.items()) or "the method's defaults",
         "options from": method.source, "store": house.store.location.url}
     warnings = [] if method.is_measured else ["layers and options were not measured on this model: look at the verdict"]
     return {"plan": plan, "estimate": estimate.model_dump(), "warnings": warnings, "next": [f"suture edit {sheet}"]}
 
 
-def locate(settings: Settings, sheet: str) -> dict[str, Any]:
-    """Where the parent holds what the sheet is about, with the evidence's places."""
+def _places(order: Order, method: ChosenMethod) -> str:
+    """Where an order would edit, in words."""
+    if order.seeks_layers:
+        return "the layers that trial edits of known facts do best at, sought first (once for a model and method)"
+    return f"layers {', '.join(map(str, order.layers or method.layers))}"
+
+
+def locate(settings: Settings, sheet: str, locator: str = AUTO) -> dict[str, Any]:
+    """Where the parent holds what the sheet is about, as the locator sees it, with the evidence's places."""
     with open_house(settings) as house:
         current().stage("intake")
         order = intake(sheet, house).model_copy(update={"trace": True})
         current().stage("locate")
-        found = locate_order(order, house)
-    location = found.location
+        found = locate_order(order, house, locator)
+    location, chosen = found.location, locator_of(locator, order.batch)
     evidence = [{"title": item.title, "kind": item.kind, "path": str(found.folder / item.path)} for item in location.evidence]
-    return {"layers": list(location.layers), "source": location.source, "traced_peak": location.traced_peak,
-            "positions": dict(location.positions), "evidence": evidence, "next": [f"suture edit {sheet}"]}
+    return {"locator": chosen, "question": LOCATORS[chosen].question, "caveat": LOCATORS[chosen].caveat,
+            "layers": list(location.layers), "source": location.source, "traced_peak": location.traced_peak,
+            "neurons": [neurons.model_dump(mode="json") for neurons in location.neurons],
+            "positions": dict(location.positions), "folder": str(found.folder), "evidence": evidence,
+            "next": [f"suture edit {sheet}"]}
 
 
 def measure(settings: Settings, sheet: str, version: str | None) -> dict[str, Any]:

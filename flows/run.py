@@ -48,12 +48,12 @@ def dry_run(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
         return inspect(settings, sheet)
 
 
-def locate(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
+def locate(settings: Settings, sheet: str, locator: str, *, quiet: bool) -> dict[str, Any]:
     """Only the stages up to locate."""
     with shown(quiet):
         from flows.inspect import locate as inspect
 
-        return inspect(settings, sheet)
+        return inspect(settings, sheet, locator)
 
 
 def measure(settings: Settings, sheet: str, version: str | None, *, quiet: bool) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def calibrate(base: str, facts: str | None, methods: Sequence[str], house: House
     chosen = tuple(methods) or tuple(name for name in editors.names() if "update" in editors.get(name).purposes)
     sweeps = {name: sweep_of(name) for name in chosen}
     asked = read_facts(Path(facts).expanduser()) if facts else shipped_facts()
-    known = _known(checkpoint, asked, house)
+    known = known_of(checkpoint, asked, house)
     requests = {name: requests_of(known, sweep.facts) for name, sweep in sweeps.items()}
     fewest = min(map(len, requests.values()))
     if fewest < FEWEST_REQUESTS:
@@ -197,16 +197,16 @@ def _swept(bench: Bench, sweep: Sweep) -> Swept:
     for window in sweep.windows(bench.base.anatomy.layer_count):
         tried("layers", window, start.options)
     for option, values in sweep.options.items():
-        best = _best(trials)
+        best = best_of(trials)
         for value in values:
             tried(option, best.layers, {**best.options, option: value})
     if all(trial.marks == NOTHING for trial in trials):
         raise IntegrityError(f"{bench.method} could not edit {bench.base.folder.name} under any setting that was tried",
                              f"suture calibrate MODEL with another --method than {bench.method}")
-    return Swept(method=bench.method, facts=len(bench.requests), trials=tuple(trials), best=_best(trials))
+    return Swept(method=bench.method, facts=len(bench.requests), trials=tuple(trials), best=best_of(trials))
 
 
-def _best(trials: Sequence[Trial]) -> Trial:
+def best_of(trials: Sequence[Trial]) -> Trial:
     """The first of the highest scores: the starting point stays where nothing beats it."""
     return max(trials, key=lambda trial: trial.score)
 
@@ -220,7 +220,7 @@ def _marks(shares: Sequence[tuple[int, dict[str, float]]], risen: float) -> Mark
     return Marks(success=mean["edit"], paraphrase=mean["paraphrase"], neighbourhood=mean["neighbour"], perplexity_ratio=ratio)
 
 
-def _known(checkpoint: Checkpoint, facts: Sequence[KnownFact], house: House) -> tuple[KnownFact, ...]:
+def known_of(checkpoint: Checkpoint, facts: Sequence[KnownFact], house: House) -> tuple[KnownFact, ...]:
     """The facts whose answer is the model's first choice."""
 
     def work(_: Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def about_edit(order: Order, located: Located, edited: Edited, judged: Judged, f
     return About(
         model=order.model, version=version, channel=order.channel, method=method.name,
         provenance=_provenance(order, located, edited, method.source),
-        pictures=[Picture(item.title, located.folder / item.path) for item in located.location.evidence
+        pictures=[Picture(item.title, located.folder / item.path, item.alt) for item in located.location.evidence
                   if item.kind == "picture"],
         commands=next_steps(version, judged.verdict.passed, order.channel), warnings=order.warnings,
         stack=(*steps_of(parent.stack if parent else ()), own),

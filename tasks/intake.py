@@ -68,7 +68,7 @@ def intake(address: str, house: House) -> Order:
         patch_digests=state.manifest.patch_digests if state else (),
         history=accepted(channel.read_batches(house.store, state.manifest)) if state else (),
         batch=batch, method=sheet.method.name, options=sheet.method.options, layers=sheet.layers, position=sheet.position,
-        trace=sheet.locate, policy=sheet.policy, requester=house.user)
+        trace=sheet.locate is not False, policy=sheet.policy, requester=house.user, seeks_layers=sheet.locate == "auto")
 
 
 def served_version(order: Order, house: House) -> str | None:

@@ -36,9 +36,12 @@ class Order(Frozen):
     layers: tuple[int, ...] | None
     position: Literal["auto", "subject_last", "question_last", "prompt_last"]
     trace: bool
+    """Whether a locator runs for its evidence."""
     policy: str | None
     requester: str
     warnings: tuple[str, ...] = ()
+    seeks_layers: bool = False
+    """Whether the layers are sought by trial edits."""
 
 
 class Located(Frozen):

@@ -17,6 +17,8 @@ class Picture:
 
     title: str
     path: Path
+    alt: str = ""
+    """What it shows, for whoever cannot see it; empty: the title says it."""
 
 
 @dataclass(frozen=True)

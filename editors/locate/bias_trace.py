@@ -134,8 +134,13 @@ def write_bias_evidence(found: BiasTrace, folder: Path, edit_layers: Sequence[in
     (folder / "bias_trace.csv").write_text(as_bias_csv(found), encoding="utf-8")
     draw_bias(found, folder / "bias_trace.png", edit_layers)
     said = f"{found.pairs} pairs of terms"
+    whole, head = (max((one for one in found.cells if (one.kind == "head") == is_head), key=lambda one: one.effect)
+                   for is_head in (False, True))
+    alt = ("Lines over layers for feed-forward and attention modules, and a map of every head over layers: what share of the "
+           f"terms' difference each carries. Most: {whole.kind} of layer {whole.layer} at the {whole.role}, {whole.share:.0%}, "
+           f"and head {head.head} of layer {head.layer}, {head.share:.0%}.")
     return (Evidence(kind="table", path="bias_trace.csv", title=f"What carries the group, by module and head, {said}"),
-            Evidence(kind="picture", path="bias_trace.png", title=f"Bias trace, {said}"))
+            Evidence(kind="picture", path="bias_trace.png", title=f"Bias trace, {said}", alt=alt))
 
 
 def as_bias_csv(found: BiasTrace) -> str:

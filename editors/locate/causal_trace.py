@@ -192,6 +192,24 @@ def prepare(model: LoadedModel, request: UpdateRequest, token_limit: int) -> Tra
     return TracedPrompt(request.id, ids, first, last, _positions(first, last, len(ids), token_limit))
 
 
+@torch.inference_mode()
+def own_answer(model: LoadedModel, request: UpdateRequest) -> str:
+    """What the model would say itself, up to its first token that is not the wanted answer's."""
+    length, ids = blurred_span(model, request)[1], prepare(model, request, 4).ids
+    return str(model.tokenizer.decode([*ids[length:], _first_choice(model, ids)]))
+
+
+@torch.inference_mode()
+def departure(model: LoadedModel, request: UpdateRequest) -> tuple[int, int | None]:
+    """The model's own token where it departs from the wanted answer, and the wanted one there; the same where it does not."""
+    wanted, ids = blurred_span(model, request)[0], prepare(model, request, 4).ids
+    return _first_choice(model, ids), wanted[len(ids)] if len(ids) < len(wanted) else None
+
+
+def _first_choice(model: LoadedModel, ids: Sequence[int]) -> int:
+    return int(answer_logits(model, record(model, _embed(model, ids)).states[-1, :, -1])[0].argmax())
+
+
 def _positions(first: int, last: int, length: int, limit: int) -> tuple[int, ...]:
     """The subject's tokens and those after it, each thinned evenly where there are more than `limit` together."""
     subject, after = range(first, last + 1), range(last + 1, length)

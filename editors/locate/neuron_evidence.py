@@ -30,8 +30,10 @@ def write_neurons(found: Found, by_layer: Tensor, requests: int, folder: Path) -
     (folder / TABLE).write_text(as_csv(found, requests), encoding="utf-8")
     draw(found, by_layer, requests, folder / PICTURE)
     title = f"Privacy neurons, {len(found.layers)} of {requests} requests" if requests > 1 else "Privacy neurons"
+    alt = (f"Bars over layers 0 to {len(by_layer) - 1}: how many of the {len(found.layers)} neurons lie in each layer, and "
+           f"what each layer's neurons add to the secrets, most in layer {int(by_layer.argmax())}.")
     return (Evidence(kind="table", path=TABLE, title=f"{title}: votes and attribution"),
-            Evidence(kind="picture", path=PICTURE, title=f"{title}: where they lie"))
+            Evidence(kind="picture", path=PICTURE, title=f"{title}: where they lie", alt=alt))
 
 
 def as_csv(found: Found, requests: int) -> str:

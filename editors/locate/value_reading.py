@@ -17,22 +17,18 @@ Space", arXiv:2203.14680, section 3; the norm before the head after nostalgebrai
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from editors.contract import EditBatch, Evidence, NeuronSet
+from editors.contract import EditBatch, NeuronSet
 from editors.errors import SheetError
 from editors.loading import LoadedModel
 from editors.moments import Corpus
 from editors.own_answers import own_pairs, safe_pairs
 
-TABLE = "values.csv"
 SHOWN_TOKENS = 8
 OWN_TOKENS = 16
 """Of the model's own answer to an unsafe prompt, whose words are unwanted."""
@@ -77,7 +73,6 @@ def wish_of(model: LoadedModel, batch: EditBatch, corpus: Corpus) -> Tensor:
     return wish.to(model.device)
 
 
-@torch.no_grad()
 def read_values(model: LoadedModel, layers: Sequence[int], wish: Tensor) -> Tensor:
     """(L, F) the score of every value vector: the lesser of its scores for the wishes, 0 where they differ in sign. That of
     -v is the same with the other sign, but for a norm with a bias.
@@ -87,17 +82,25 @@ def read_values(model: LoadedModel, layers: Sequence[int], wish: Tensor) -> Tens
         layers: L of them.
         wish: (W, V), each summing to 0.
     """
+    return read_wishes(model, layers, [wish])[0]
+
+
+@torch.no_grad()
+def read_wishes(model: LoadedModel, layers: Sequence[int], wishes: Sequence[Tensor]) -> Tensor:
+    """(N, L, F): `read_values` for N wishes in one pass over the values."""
     head = model.model.get_output_embeddings().weight.float()
-    wanted, mean = wish.float() @ head, head.mean(0)
+    mean = head.mean(0)
+    wanted = [wish.float() @ head for wish in wishes]
     spread = head.T @ head / len(head) - torch.outer(mean, mean)
-    scores = []
+    scores: list[list[Tensor]] = [[] for _ in wishes]
     for layer in layers:
         normed = _normed(model, values_of(model, layer))
         deviation = (normed @ spread * normed).sum(1).clamp(min=1e-20).sqrt()
-        each = normed @ wanted.T / deviation[:, None]
-        agreed = (each.sign() == each[:, :1].sign()).all(1)
-        scores.append(torch.where(agreed, each[:, 0].sign() * each.abs().amin(1), 0.0))
-    return torch.stack(scores)
+        for found, one in zip(scores, wanted, strict=True):
+            each = normed @ one.T / deviation[:, None]
+            agreed = (each.sign() == each[:, :1].sign()).all(1)
+            found.append(torch.where(agreed, each[:, 0].sign() * each.abs().amin(1), 0.0))
+    return torch.stack([torch.stack(found) for found in scores])
 
 
 def values_of(model: LoadedModel, layer: int) -> Tensor:
@@ -134,23 +137,14 @@ def neuron_sets(values: Sequence[Value]) -> tuple[NeuronSet, ...]:
 
 
 @torch.no_grad()
-def promoted_words(model: LoadedModel, values: Sequence[Value], count: int = SHOWN_TOKENS) -> list[list[str]]:
-    """The `count` tokens that each value lifts most."""
+def promoted(model: LoadedModel, values: Sequence[Value], count: int = SHOWN_TOKENS) -> list[list[tuple[str, float]]]:
+    """The `count` tokens that each value lifts most, each with how far: in standard deviations of the value's logits."""
     vectors = torch.stack([value.sign * values_of(model, value.layer)[value.neuron] for value in values])
-    top = model.model.get_output_embeddings()(_normed(model, vectors)).topk(count).indices.tolist()
-    return [[str(model.tokenizer.decode([token])) for token in row] for row in top]
-
-
-def write_values(model: LoadedModel, values: Sequence[Value], folder: Path) -> tuple[Evidence, ...]:
-    """Write the table of values and what they promote into `folder`; its name in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("rank", "layer", "neuron", "sign", "score", "promotes"))
-    for rank, (value, words) in enumerate(zip(values, promoted_words(model, values), strict=True), 1):
-        writer.writerow((rank, value.layer, value.neuron, value.sign, f"{value.score:.4g}", " ".join(map(repr, words))))
-    (folder / TABLE).write_text(stream.getvalue(), encoding="utf-8")
-    return (Evidence(kind="table", path=TABLE, title=f"The {len(values)} value vectors that promote the wish most"),)
+    logits = model.model.get_output_embeddings()(_normed(model, vectors).to(vectors.dtype)).float()
+    lifts = (logits - logits.mean(1, keepdim=True)) / logits.std(1, correction=0, keepdim=True).clamp(min=1e-20)
+    top = lifts.topk(count)
+    return [[(str(model.tokenizer.decode([token])), lift) for token, lift in zip(tokens, heights, strict=True)]
+            for tokens, heights in zip(top.indices.tolist(), top.values.tolist(), strict=True)]
 
 
 def _normed(model: LoadedModel, vectors: Tensor) -> Tensor:

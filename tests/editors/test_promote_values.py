@@ -11,8 +11,8 @@ from editors.detoxify_request import DetoxifyRequest
 from editors.errors import ConfigError
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.locate import find_values
+from editors.locate.value_evidence import TABLE, Reading, write_values
 from editors.locate.value_reading import (
-    TABLE,
     Value,
     best_values,
     neuron_sets,
@@ -20,7 +20,6 @@ from editors.locate.value_reading import (
     signs_of,
     values_of,
     wish_of,
-    write_values,
 )
 from editors.moments import Corpus, second_moments
 from editors.patch import applied
@@ -136,18 +135,19 @@ def test_only_gated_families_promote_by_either_sign(model: LoadedModel) -> None:
 
 def test_the_table_tells_what_each_value_promotes(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
     values = best_values([0, 1], read_values(model, [0, 1], wish_of(model, detoxify_batch(model, POLITE), corpus)), (1,), 4)
-    evidence = write_values(model, values, tmp_path)
+    evidence = write_values(model, [Reading("politeness", values)], tmp_path)
     lines = (tmp_path / TABLE).read_text().splitlines()
-    assert [one.path for one in evidence] == [TABLE]
-    assert lines[0] == "rank,layer,neuron,sign,score,promotes"
+    assert [(one.kind, one.path) for one in evidence] == [("table", TABLE), ("picture", "values.png")]
+    assert lines[0] == "wish,rank,layer,neuron,sign,score,promotes"
     assert len(lines) == 5
+    assert f"neuron {values[0].neuron} of layer {values[0].layer}" in evidence[1].alt
 
 
 def test_the_place_of_a_batch_names_its_values(model: LoadedModel, tmp_path: Path) -> None:
     found = find_values(model, detoxify_batch(model, POLITE), (2, 3), None, tmp_path / "statistics", tmp_path, 5)
     assert sum(len(one.indices) for one in found.neurons) == 5
     assert {one.layer for one in found.neurons} <= {2, 3}
-    assert [one.kind for one in found.evidence] == ["table"]
+    assert [one.kind for one in found.evidence] == ["table", "picture"]
 
 
 @pytest.mark.parametrize(("option", "value", "message"), [

@@ -190,6 +190,24 @@ def test_json_that_is_refused(text, message):
     assert message in complaint(text, "s.json")
 
 
+@pytest.mark.parametrize(("changed", "message"), [
+    ({}, "locate: `auto` seeks the layers that `layers` names: leave one of the two out"),
+    ({"layers": None, "requests": [NAME]}, "locate: `auto` tries plain prompts, which tells nothing of chats: name `layers`"),
+    ({"layers": None, "purpose": "debias", "requests": [{"id": "a", "templates": ["The {} said that"], "terms": ["nurse"]}]},
+     "locate: `auto` tries edits of facts, which tells nothing of this purpose: write true or false"),
+    ({"locate": "yes"}, "locate: must be true, false or auto"), ({"locate": 1}, "locate: must be true, false or auto")])
+def test_where_layers_cannot_be_sought_it_is_said(changed, message):
+    head = {key: value for key, value in {**WHOLE, "locate": "auto", **changed}.items() if value is not None}
+    text = json.dumps(head, indent=1)
+    line = next(number for number, words in enumerate(text.splitlines(), 1) if '"locate"' in words)
+    assert f"s.json:{line}: {message}" in complaint(text, "s.json")
+
+
+def test_layers_may_be_sought_where_one_request_is_plain():
+    head = {key: value for key, value in WHOLE.items() if key != "layers"}
+    assert parse_sheet(json.dumps({**head, "locate": "auto"}).encode(), "s.json").locate == "auto"
+
+
 def test_anchors_are_allowed_and_bounded():
     sheet = yaml.safe_dump(WHOLE, allow_unicode=True).replace("was: Paris", "was: &p Paris\n  accept: [*p]")
     assert parse_sheet(sheet.encode(), "s.yaml").requests[0].accept == ("Paris",)

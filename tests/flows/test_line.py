@@ -264,7 +264,7 @@ def test_bad_sheets_get_one_clear_error(walk: Walk, base: str, change: dict, wor
 
 def test_a_killed_edit_finishes_on_the_next_run_and_redoes_nothing(walk: Walk, base: str, second: Answer) -> None:
     sheet = walk.sheet("killed", base, [request(2, "theatre")], channel="killed")
-    stages = ("vet-1", "locate-2", "edit-3", "measure-2", "judge-1")
+    stages = ("vet-1", "locate-3", "edit-3", "measure-2", "judge-1")
     kept: dict[str, float] = {}
     for stage in stages:
         _kill_when(walk, sheet, stage)

@@ -92,6 +92,14 @@ def test_the_page_is_one_well_formed_file_that_fetches_nothing(tmp_path: Path) -
     assert "@import" not in html
 
 
+def test_a_picture_is_told_to_whoever_cannot_see_it(tmp_path: Path) -> None:
+    (tmp_path / "trace.png").write_bytes(PNG + b"pixels")
+    shown = [Picture("traced", tmp_path / "trace.png", 'most at layer 3 & "early"'), Picture("plain", tmp_path / "trace.png")]
+    html, _ = page(batch(), spoken(batch()), About("smollm2", "v1", pictures=shown))
+    assert 'alt="most at layer 3 &amp; &#34;early&#34;"' in html
+    assert 'alt="plain"' in html
+
+
 def test_users_text_is_escaped_everywhere() -> None:
     of = batch(request("<b>id</b>", target=ATTACK, subject=ATTACK, paraphrases=(ATTACK,)))
     about = About(ATTACK, ATTACK, channel=ATTACK, method=ATTACK, provenance={ATTACK: ATTACK},
