@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from editors.errors import ConfigError
-from flows.console import _console, _safe, show_error, show_json
+from flows.console import show_error, show_json
+from flows.console_parts import escaped, terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,8 +26,8 @@ class TerminalScreen:
     def open(self, titles: Sequence[str], form: str) -> None:
         """Say who is there and how to leave."""
         self._titles = tuple(titles)
-        out = _console()
-        out.print(f"[bold]{_safe(' | '.join(titles))}[/], {FORMS[form]}")
+        out = terminal()
+        out.print(f"[bold]{escaped(' | '.join(titles))}[/], {FORMS[form]}")
         out.print("[dim]/reset begins anew, /quit or ctrl-d ends[/]")
 
     def ask(self) -> str | None:
@@ -46,7 +47,7 @@ class TerminalScreen:
 
         from rich.live import Live
 
-        with Live(console=_console(), refresh_per_second=12) as live, suppress(KeyboardInterrupt):
+        with Live(console=terminal(), refresh_per_second=12) as live, suppress(KeyboardInterrupt):
             for said in answers:
                 live.update(self._columns(said))
 
@@ -63,8 +64,8 @@ class TerminalScreen:
 
         table = Table(expand=True)
         for title in self._titles:
-            table.add_column(_safe(title), ratio=1, overflow="fold")
-        table.add_row(*map(_safe, said))
+            table.add_column(escaped(title), ratio=1, overflow="fold")
+        table.add_row(*map(escaped, said))
         return table
 
 

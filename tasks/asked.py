@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.manifest import version_of
-from tasks.register import _registry
+from tasks.register import registry
 from tasks.run_record import DIGEST
 
 ASKED = "promote"
@@ -35,7 +35,7 @@ def asked_promotions(tracking_uri: str) -> tuple[Asked, ...]:
     Raises:
         ServiceError: the tracking server cannot be reached, or failed.
     """
-    with _registry(tracking_uri) as client:
+    with registry(tracking_uri) as client:
         found, token = [], None
         while True:
             page = client.search_registered_models(page_token=token)
@@ -50,7 +50,7 @@ def asked_promotions(tracking_uri: str) -> tuple[Asked, ...]:
 
 def answer_asked(tracking_uri: str, asked: Asked, said: str) -> None:
     """Write the answer at the version, and take the alias away if it is still there. Raises as `asked_promotions`."""
-    with _registry(tracking_uri) as client:
+    with registry(tracking_uri) as client:
         client.set_model_version_tag(asked.name, asked.number, ANSWER, said[:LONGEST_ANSWER])
         # whoever asked for another version meanwhile is still to be answered
         if str(client.get_registered_model(asked.name).aliases.get(ASKED)) == asked.number:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tasks.house import House
-from tasks.register import _registry, prepare
+from tasks.register import prepare, registry
 
 KIND = "suture.kind"
 
@@ -22,7 +22,7 @@ def watched(house: House, what: str) -> Iterator[None]:
         yield
         return
     experiment = prepare(house.mlflow_uri, house.mlflow_artifacts)
-    with _registry(house.mlflow_uri) as client:
+    with registry(house.mlflow_uri) as client:
         run_id = client.create_run(experiment, tags={KIND: "machine"}, run_name=f"machine of {what}").info.run_id
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -34,5 +34,5 @@ def watched(house: House, what: str) -> Iterator[None]:
         status = "FINISHED"
     finally:
         monitor.finish()
-        with _registry(house.mlflow_uri) as client:
+        with registry(house.mlflow_uri) as client:
             client.set_terminated(run_id, status)

@@ -45,7 +45,7 @@ def prepare(tracking_uri: str, artifact_root: str | None) -> str:
     Raises:
         ServiceError: the tracking server cannot be reached, or failed.
     """
-    with _registry(tracking_uri) as client, tracking.only_here(tracking_uri):
+    with registry(tracking_uri) as client, tracking.only_here(tracking_uri):
         found = client.get_experiment_by_name(EXPERIMENT)
         return found.experiment_id if found else client.create_experiment(EXPERIMENT, artifact_location=artifact_root)
 
@@ -61,7 +61,7 @@ def register_candidate(tracking_uri: str, artifact_root: str | None, submission:
     candidate = submission.candidate
     name = tracking.registered_name(candidate.model, candidate.channel)
     tags = run_record.version_tags(submission)
-    with _registry(tracking_uri) as client:
+    with registry(tracking_uri) as client:
         _own_registered_model(client, name, candidate.model, candidate.channel)
         found = _versions(client, {DIGEST: tags[DIGEST], VERDICT: tags[VERDICT]}, name)
         made = _record(found[0]) if found else _create_version(client, experiment, name, submission, tags)
@@ -77,7 +77,7 @@ def find_version(tracking_uri: str, digest: str) -> RegisteredVersion | None:
     """
     if not tracking.exists(tracking_uri):
         return None
-    with _registry(tracking_uri) as client:
+    with registry(tracking_uri) as client:
         found = _versions(client, {DIGEST: digest})
         return _record(found[0]) if found else None
 
@@ -89,7 +89,7 @@ def mark_approval(tracking_uri: str, model: str, digest: str, decision: Literal[
     if version is None:
         logger.info("version %s of %s is not in the registry %s", digest[:12], model, tracking_uri)
         return None
-    with _registry(tracking_uri) as client:
+    with registry(tracking_uri) as client:
         _set_tags(client, version, {APPROVAL: {"approve": "approved", "refuse": "refused"}[decision], "suture.decided_by": by})
         _point_candidate(client, version.name)
     return version
@@ -105,7 +105,7 @@ def mirror_promotion(tracking_uri: str, truth: ChannelTruth) -> dict[str, Regist
         return {}
     name = tracking.registered_name(truth.model, truth.channel)
     placed: dict[str, RegisteredVersion] = {}
-    with _registry(tracking_uri) as client:
+    with registry(tracking_uri) as client:
         aliases = _aliases(client, name)
         for alias, digest in ((CHAMPION, truth.champion), (PREVIOUS, truth.previous)):
             found = _versions(client, {DIGEST: digest}, name) if digest else []
@@ -128,7 +128,7 @@ def resolve_model_uri(tracking_uri: str, reference: str, folder: Path) -> Resolv
     parts = tracking.REFERENCE.match(reference)
     if parts is None:
         raise BaseNotFound(f"{reference!r} is no registry reference", "write models:/name@alias or models:/name/number")
-    with _registry(tracking_uri) as client:
+    with registry(tracking_uri) as client:
         version = _get_version(client, parts, reference)
         if DIGEST not in version.tags:
             raise BaseNotFound(f"{reference} was not registered by Suture, so it names no base and no patches",
@@ -141,7 +141,7 @@ def resolve_model_uri(tracking_uri: str, reference: str, folder: Path) -> Resolv
 
 
 @contextmanager
-def _registry(tracking_uri: str) -> Iterator[MlflowClient]:
+def registry(tracking_uri: str) -> Iterator[MlflowClient]:
     """A client that needs no global state; what MLflow raises comes out as a ServiceError."""
     tracking.check_reachable(tracking_uri)
     import mlflow

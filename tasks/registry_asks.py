@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.register import _registry
+from tasks.register import registry
 from tasks.run_record import DIGEST
 from tasks.tracking import exists
 
@@ -45,7 +45,7 @@ def asked(tracking_uri: str) -> tuple[Ask, ...]:
     """
     if not exists(tracking_uri):
         return ()
-    with _registry(tracking_uri) as client:
+    with registry(tracking_uri) as client:
         return tuple(Ask(version.name, int(version.version), version.tags[DIGEST], decision, version.tags[tag].strip(),
                          version.tags.get(COMMENT, "").strip())
                      for tag, decision in ASKS for version in client.search_model_versions(f"tags.`{tag}` LIKE '%'")
@@ -54,7 +54,7 @@ def asked(tracking_uri: str) -> tuple[Ask, ...]:
 
 def answer(tracking_uri: str, ask: Ask, words: str) -> None:
     """Put the answer beside the tag and take the tag away, so that the next person can set it. Raises as `asked` does."""
-    with _registry(tracking_uri) as client:
+    with registry(tracking_uri) as client:
         number = str(ask.number)
         client.set_model_version_tag(ask.name, number, ANSWER, words[:5000])
         for tag in (ask.tag, COMMENT):
