@@ -164,7 +164,7 @@ def _about(order: Order, old: Compared, new: Compared, candidate: Checkpoint, pa
 
 def _named(side: Compared, order: Order) -> str:
     is_base = side.version == base_version(order.base_digest)
-    return f"{side.version}, the unedited base" if is_base else f"version {side.version}"
+    return f"the unedited base {side.version}" if is_base else f"version {side.version}"
 
 
 def _typed(side: Compared) -> str:
