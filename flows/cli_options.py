@@ -20,6 +20,8 @@ ChannelArgument = Annotated[str, typer.Argument(help="A line of releases, for ex
 ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name, where several have this channel.")]
 ByOption = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the user running this.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")]
+PromotionReasonOption = Annotated[
+    str | None, typer.Option("--reason", help="Why; kept in the ledger. Default: what those said who approved it.")]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from editors.errors import ConfigError, ServiceError, StoreError, SutureError
+from editors.errors import ConfigError, NotFound, ServiceError, StoreError, SutureError
 from flows.metrics import CONTENT_TYPE, metrics_text
 from flows.settings import Settings
 from tasks.asked import ASKED, Asked, answer_asked, asked_promotions
@@ -59,13 +59,13 @@ def listen(settings: Settings, host: str, port: int, every_seconds: float) -> No
 
 
 def work_off(settings: Settings) -> list[dict[str, Any]]:
-    """Answer what is asked for now; the answers. A registry that does not answer is asked again at the next look."""
+    """Answer what is asked for now; the answers. A registry or a store that fails is asked again at the next look."""
     from flows.services import Services
 
     tracking_uri = Services(settings).mlflow_uri
     try:
         return [_carry_out(settings, tracking_uri, one) for one in asked_promotions(tracking_uri)]
-    except ServiceError as error:
+    except (ServiceError, StoreError) as error:
         logger.warning("%s", error.message)
         return []
 
@@ -135,14 +135,18 @@ def _carry_out(settings: Settings, tracking_uri: str, asked: Asked) -> dict[str,
         answer = run.promote(settings, asked.version, settings.user, f"the alias {ASKED} was set on {asked.name} "
                              f"version {asked.number}", quiet=True)
         said = f"promoted to {answer['channel']}"
-    except ServiceError:
-        # nothing was decided: it stays asked for
-        raise
     except SutureError as error:
+        if not _answers(error):
+            raise
         answer, said = {"version": asked.version, "error": type(error).__name__}, f"{error.message}; {error.hint}"
         logger.warning("version %s is not promoted: %s", asked.version, error.message)
     answer_asked(tracking_uri, asked, said)
     return answer
+
+
+def _answers(error: SutureError) -> bool:
+    """Whether it says no. Where a server or the store failed nothing was decided, and it stays asked for."""
+    return isinstance(error, NotFound) or not isinstance(error, ServiceError | StoreError)
 
 
 @contextmanager

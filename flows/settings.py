@@ -26,6 +26,11 @@ class Settings(BaseSettings):
     """S3 endpoint other than AWS; AWS_ENDPOINT_URL_S3 works too. Keys come from boto3's own chain."""
     ca_bundle: Path | None = None
     """Certificate authority of a private endpoint, PEM."""
+    kms_key: str | None = None
+    """AWS KMS key, by ARN or alias, for what is written to the store. None: the bucket's own encryption."""
+    lock_days: float | None = Field(None, gt=0, le=36500)
+    """Days for which releases, decisions, the ledger and their blobs cannot be destroyed, where the bucket has object lock.
+    None: as the bucket says. Longer than any rollback, shorter than any duty to erase."""
     mlflow_uri: str | None = Field(None, validation_alias=AliasChoices("SUTURE_MLFLOW_URI", "MLFLOW_TRACKING_URI"))
     """MLflow tracking and registry server. None: SQLite in the home."""
     prefect_api_url: str | None = Field(None, validation_alias=AliasChoices("SUTURE_PREFECT_API_URL", "PREFECT_API_URL"))
