@@ -5,6 +5,7 @@ Every task run is known to the Prefect server, so a worker that is lost is seen 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
@@ -76,12 +77,17 @@ def _runner(settings: Settings) -> Any:
         if settings.workers == "dask":
             from prefect_dask import DaskTaskRunner
 
-            local = {"n_workers": count, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
             return DaskTaskRunner(address=address) if address else DaskTaskRunner(
-                cluster_class="distributed.LocalCluster", cluster_kwargs=local)
+                cluster_class="distributed.LocalCluster", cluster_kwargs=_local_cluster(count))
         from prefect_ray import RayTaskRunner
 
         return RayTaskRunner(address=address) if address else RayTaskRunner(init_kwargs={"num_cpus": count})
     except ImportError as error:
         raise ConfigError(f"SUTURE_WORKERS={settings.workers} needs a package: {error}",
                           f"pip install 'suture[{settings.workers}]', or unset SUTURE_WORKERS") from error
+
+
+def _local_cluster(count: int) -> dict[str, Any]:
+    """A cluster for one run. Whoever reaches its scheduler runs code as this user: only holders of its own certificate do."""
+    return {"n_workers": count, "threads_per_worker": 1, "processes": True, "security": True, "silence_logs": logging.ERROR,
+            "scheduler_kwargs": {"dashboard": False, "dashboard_address": "127.0.0.1:0"}}
