@@ -71,6 +71,14 @@ class Work:
     uses_moments: bool = True
 
 
+@dataclass(frozen=True)
+class Price:
+    """Of one stage: operations, and bytes that it holds at once beside the model."""
+
+    flops: float
+    peak_bytes: float
+
+
 def work_of(facts: Facts, scale: float, layers: Sequence[int], steps: int, token_budget: int,
             kept: Sequence[KeyRow] = ()) -> Work:
     """The work of an editor that searches targets, reads keys layer by layer and writes them by the closed form."""
@@ -89,11 +97,18 @@ def work_of(facts: Facts, scale: float, layers: Sequence[int], steps: int, token
 
 def estimate_of(ahead: Prospect, work: Work) -> Estimate:
     """The cost of what the statistics store lacks, of the search and of the writing."""
-    sizes = ahead.sizes
-    flops = _statistics_flops(ahead, work) + work.scale * _search_flops(sizes, work) + _writing_flops(sizes, work)
-    peak = max(_statistics_bytes(ahead, work), _search_bytes(sizes, work), _writing_bytes(sizes, work))
+    sizes, stages = ahead.sizes, stages_of(ahead, work)
+    flops, peak = sum(one.flops for one in stages.values()), max(one.peak_bytes for one in stages.values())
     memory = max(sizes.model_bytes + peak, sizes.largest_bytes) + (WORKSPACE_BYTES if ahead.device == "cpu" else 0)
     return Estimate(memory_bytes=round(memory), flops=round(flops), seconds=flops / arithmetic_rate())
+
+
+def stages_of(ahead: Prospect, work: Work) -> dict[str, Price]:
+    """The price of each stage, in order: `statistics` that the store lacks, `search`, `writing`."""
+    sizes = ahead.sizes
+    return {"statistics": Price(_statistics_flops(ahead, work), _statistics_bytes(ahead, work)),
+            "search": Price(work.scale * _search_flops(sizes, work), _search_bytes(sizes, work)),
+            "writing": Price(_writing_flops(sizes, work), _writing_bytes(sizes, work))}
 
 
 def gradient_estimate(ahead: Prospect, position: PositionRule, contexts: int, passes: int, token_budget: int) -> Estimate:
@@ -181,8 +196,9 @@ def _writing_flops(sizes: Sizes, work: Work) -> float:
     widths = [max(work.keys[number] for number in group) for group in groups for _ in group]
     flops = work.scale * read * sum(_forward(sizes, width, width) for width in widths)
     flops += (top + 1 + len(work.layers)) * sum(_forward(sizes, length, length) for length in work.kept_keys)
-    held = work.facts + len(work.kept_keys)
-    solve = shapes.inner_size ** 2 * (held + work.facts) + 2 * shapes.inner_size * held * (held + work.facts) + held ** 3 / 3
+    held, small = work.facts + len(work.kept_keys), min(work.facts + len(work.kept_keys), shapes.inner_size)
+    # the gram matrix and the solves by its factor are as large as the keys or as F, whichever is less
+    solve = shapes.inner_size * (shapes.inner_size + 2 * small) * (held + work.facts) + small ** 3 / 3
     return flops + len(work.layers) * (solve + 2 * shapes.hidden_size * shapes.inner_size * work.facts)
 
 
