@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,7 +57,7 @@ class SharedCrew:
         runner, given = self._started(), (work, model.folder, model.digest, self.settings.device)
         bounds = [len(parts) * number // count for number in range(count + 1)]
         # in one tuple, which Prefect does not look into: parts are no futures, and it would visit each
-        futures = [runner.submit(share, {"given": (*given, list(parts[begin:end]))})
+        futures = [_outside_the_stage(partial(runner.submit, share, {"given": (*given, list(parts[begin:end]))}))
                    for begin, end in pairwise(bounds)]
         for future in futures:
             yield from future.result()
@@ -64,6 +66,19 @@ class SharedCrew:
         if self.runner is None:
             self.runner = self.stack.enter_context(_runner(self.settings))
         return self.runner
+
+
+def _outside_the_stage(submit: Callable[[], Result]) -> Result:
+    """Submit as a part of the flow alone: Prefect sends a worker the arguments of the task that it is submitted from, and a
+    stage's are the house with its keys, and the order with its texts.
+    """
+    from prefect.context import TaskRunContext
+
+    def alone() -> Result:
+        TaskRunContext.__var__.set(None)  # type: ignore[arg-type]
+        return submit()
+
+    return copy_context().run(alone)
 
 
 def carry_out_share(given: tuple[Any, Path, str, str, list[Any]]) -> list[Any]:

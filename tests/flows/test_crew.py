@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
 import torch
-from prefect import flow
+from prefect import flow, task
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from editors.crew import Alone, carry_out_elsewhere, crew, hired
@@ -59,11 +60,16 @@ def test_two_processes_find_what_one_finds_and_load_the_model_once(folder: Path,
     with embedded_prefect(tmp_path / "home", TEMPLATES, linger_seconds=0.0) as client, temporary_settings({
             PREFECT_API_URL: client["PREFECT_API_URL"], PREFECT_HOME: tmp_path, PREFECT_LOGGING_TO_API_ENABLED: False}):
 
-        @flow
-        def share() -> tuple[Any, list[tuple[int, int, int]], str]:
+        @task
+        def stage(house: Any) -> tuple[Any, list[tuple[int, int, int]], str]:
             with crew_of(two) as workers, hired(workers):
                 found, loads = work(model), list(workers.carry_out(seen_by, model, list(range(8))))
                 return found, loads, workers.runner.client.scheduler.address
+
+        @flow
+        def share() -> tuple[Any, list[tuple[int, int, int]], str]:
+            # a stage's arguments hold keys and texts: a lock can go to no other process, and neither do they
+            return stage(Lock())
 
         shared, seen, address = share()
     assert address.startswith("tls://"), "whoever reaches a scheduler runs code"
