@@ -92,6 +92,8 @@ def _runner(settings: Settings) -> Any:
         if settings.workers == "dask":
             from prefect_dask import DaskTaskRunner
 
+            # Prefect's threads keep a worker from ending in time; that it is then killed, with nothing to do, is no news
+            logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
             return DaskTaskRunner(address=address) if address else DaskTaskRunner(
                 cluster_class="distributed.LocalCluster", cluster_kwargs=_local_cluster(count))
         from prefect_ray import RayTaskRunner
