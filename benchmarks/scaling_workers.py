@@ -88,9 +88,14 @@ _ahead: ContextVar[Callable[[], Any]] = ContextVar("ahead")
 """What the flow does. No argument of it: Prefect sends a flow's arguments to every worker, and the model is among them."""
 
 
+def do_what_is_ahead() -> Any:
+    """Named by the flow, which goes to the workers by value, in place of the variable, which cannot."""
+    return _ahead.get()()
+
+
 @flow(name="scaling")
 def _flow() -> Any:
-    return _ahead.get()()
+    return do_what_is_ahead()
 
 
 def _shared(model: LoadedModel, cases: Sequence[Case], asks: Sequence[Ask], statistics: Path,
