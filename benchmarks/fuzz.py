@@ -2,9 +2,9 @@
 
     python -m benchmarks.fuzz [--seconds 60] [--parser NAME ...] [--corpus FOLDER]
 
-Needs atheris (`pip install atheris`, Linux wheels); without it says so and ends with 0. Each parser gets a process of its own
-and begins with real files: the shipped sheets, records and a patch as the product writes them. What crashed is kept beside the
-corpus.
+Needs atheris, which `make setup` installs on Linux on x86_64; without it says what to type and ends with 0. Each parser gets a
+process of its own and begins with real files: the shipped sheets, records and a patch as the product writes them. What crashed
+is kept beside the corpus.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from editors.errors import SutureError
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 MODULES = ["editors", "tasks", "validations", "safetensors"]
 LONGEST = 8192
+MISSING = ("not fuzzed: atheris is not installed here; type `make setup` (Linux on x86_64, Python 3.11 to 3.13), "
+           "elsewhere `pip install atheris`")
 Parser = Callable[[bytes], object]
 
 
@@ -115,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import atheris  # noqa: F401
     except ImportError:
-        console.print("not fuzzed: atheris is not installed; pip install atheris (it has wheels for Linux)")
+        console.print(MISSING, highlight=False)
         return 0
     root = chosen.corpus or Path(tempfile.mkdtemp(prefix="suture-fuzz-"))
     if chosen.inside:

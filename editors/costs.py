@@ -69,6 +69,16 @@ class Work:
     scale: float = 1.0
     """How many times as much there is of the rows above."""
     uses_moments: bool = True
+    held: int = 0
+    """Keys of earlier edits, which are held as they were written."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """Of one stage: operations, and bytes that it holds at once beside the model."""
+
+    flops: float
+    peak_bytes: float
 
 
 def work_of(facts: Facts, scale: float, layers: Sequence[int], steps: int, token_budget: int,
@@ -89,11 +99,19 @@ def work_of(facts: Facts, scale: float, layers: Sequence[int], steps: int, token
 
 def estimate_of(ahead: Prospect, work: Work) -> Estimate:
     """The cost of what the statistics store lacks, of the search and of the writing."""
-    sizes = ahead.sizes
-    flops = _statistics_flops(ahead, work) + work.scale * _search_flops(sizes, work) + _writing_flops(sizes, work)
-    peak = max(_statistics_bytes(ahead, work), _search_bytes(sizes, work), _writing_bytes(sizes, work))
+    sizes, stages = ahead.sizes, stages_of(ahead, work)
+    flops, peak = sum(one.flops for one in stages.values()), max(one.peak_bytes for one in stages.values())
     memory = max(sizes.model_bytes + peak, sizes.largest_bytes) + (WORKSPACE_BYTES if ahead.device == "cpu" else 0)
     return Estimate(memory_bytes=round(memory), flops=round(flops), seconds=flops / arithmetic_rate())
+
+
+def stages_of(ahead: Prospect, work: Work) -> dict[str, Price]:
+    """The price of each stage, in order: `statistics` that the store lacks, `search`, `reading` of keys, `solving`."""
+    sizes = ahead.sizes
+    return {"statistics": Price(_statistics_flops(ahead, work), _statistics_bytes(ahead, work)),
+            "search": Price(work.scale * _search_flops(sizes, work), _search_bytes(sizes, work)),
+            "reading": Price(_reading_flops(sizes, work), _writing_bytes(sizes, work)),
+            "solving": Price(_solving_flops(sizes, work), _writing_bytes(sizes, work))}
 
 
 def gradient_estimate(ahead: Prospect, position: PositionRule, contexts: int, passes: int, token_budget: int) -> Estimate:
@@ -174,16 +192,21 @@ def _search_flops(sizes: Sizes, work: Work) -> float:
     return flops
 
 
-def _writing_flops(sizes: Sizes, work: Work) -> float:
-    shapes, first, top = sizes.anatomy, min(work.layers), max(work.layers)
+def _reading_flops(sizes: Sizes, work: Work) -> float:
+    first, top = min(work.layers), max(work.layers)
     read = first + sum(top - layer + 1 for layer in work.layers) + top - first
     groups = grouped(range(len(work.keys)), work.keys, CLEAN_TOKENS * work.token_budget)
     widths = [max(work.keys[number] for number in group) for group in groups for _ in group]
     flops = work.scale * read * sum(_forward(sizes, width, width) for width in widths)
-    flops += (top + 1 + len(work.layers)) * sum(_forward(sizes, length, length) for length in work.kept_keys)
-    held = work.facts + len(work.kept_keys)
-    solve = shapes.inner_size ** 2 * (held + work.facts) + 2 * shapes.inner_size * held * (held + work.facts) + held ** 3 / 3
-    return flops + len(work.layers) * (solve + 2 * shapes.hidden_size * shapes.inner_size * work.facts)
+    return flops + (top + 1 + len(work.layers)) * sum(_forward(sizes, length, length) for length in work.kept_keys)
+
+
+def _solving_flops(sizes: Sizes, work: Work) -> float:
+    shapes, every = sizes.anatomy, work.facts + len(work.kept_keys) + work.held
+    # the gram matrix and the solves by its factor are as large as the keys or as F, whichever is less
+    small = min(every, shapes.inner_size)
+    solve = shapes.inner_size * (shapes.inner_size + 2 * small) * (every + work.facts) + small ** 3 / 3
+    return len(work.layers) * (solve + 2 * shapes.hidden_size * shapes.inner_size * work.facts)
 
 
 def _statistics_bytes(ahead: Prospect, work: Work) -> float:
@@ -222,7 +245,7 @@ def _writing_bytes(sizes: Sizes, work: Work) -> float:
     tokens = min(CLEAN_TOKENS * work.token_budget, sum(rows))
     passing = sizes.item_bytes * tokens * (4 * shapes.hidden_size + 4 * shapes.inner_size)
     factor = 2.5 * DOUBLE_BYTES * shapes.inner_size ** 2 if work.uses_moments else 0.0
-    keys = 4 * DOUBLE_BYTES * shapes.inner_size * (work.facts + len(work.kept_keys))
+    keys = 4 * DOUBLE_BYTES * shapes.inner_size * (work.facts + len(work.kept_keys) + work.held)
     matrix, factors = shapes.hidden_size * shapes.inner_size, shapes.hidden_size + shapes.inner_size
     written = len(work.layers) * (sizes.item_bytes * matrix + FLOAT_BYTES * work.facts * factors)
     return hidden + passing + factor + keys + written + 3 * DOUBLE_BYTES * matrix

@@ -71,6 +71,7 @@ def facts_of(model: Tokenized, batch: EditBatch, location: Location, position: P
         context_count: Contexts besides the bare prompt.
     """
     owners: dict[tuple[bool, tuple[int, ...]], list[str]] = {}
+    places: dict[tuple[bool, tuple[int, ...]], int] = {}
     keys: list[KeyRow] = []
     targets: list[TargetRow] = []
     for request in batch.updates:
@@ -82,7 +83,7 @@ def facts_of(model: Tokenized, batch: EditBatch, location: Location, position: P
         for is_opening, group in _by_key(encoded):
             is_new = (is_opening, past) not in owners
             owners.setdefault((is_opening, past), []).append(request.id)
-            owner = list(owners).index((is_opening, past))
+            owner = places.setdefault((is_opening, past), len(places))
             targets += [_target_row(row, owner, place) for place, row in enumerate(group)]
             if is_new:
                 weights = _weights(len(group), has_bare=group[0] is encoded[0])

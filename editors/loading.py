@@ -175,6 +175,8 @@ class LoadedModel:
     digest: str
     tensor_digests: Mapping[str, str] = field(default_factory=dict)
     """Parameter name -> digest of the tensor as stored; in memory it may be of a wider dtype."""
+    folder: Path | None = None
+    """Where it was loaded from; None for a model made in memory."""
 
     @property
     def device(self) -> torch.device:
@@ -191,10 +193,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def chosen_device(device: str) -> str:
-    """The device that "auto" means on this machine."""
+    """The device that "auto" means on this machine; of a model that is split, where its first layers are."""
     import torch
 
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device in ("auto", "split") else device
 
 
 _resident: dict[str, LoadedModel] = {}
@@ -216,11 +218,13 @@ def load(checkpoint: Checkpoint, device: str = "auto") -> LoadedModel:
     if key not in _resident:
         _resident.clear()
         anatomy = checkpoint.anatomy
+        # one model over all GPUs of the machine, and its memory: accelerate's map, layer by layer
+        placed = {"device_map": "auto"} if device == "split" else {}
         device = chosen_device(device)
         dtype = torch.float32 if device == "cpu" else "auto"
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True)
+            output_loading_info=True, **placed)
         model, report = loaded
         if report["missing_keys"] or report["mismatched_keys"]:
             raise IntegrityError(f"{checkpoint.folder} lacks tensors: {sorted(report['missing_keys'])[:3]}",
@@ -228,6 +232,7 @@ def load(checkpoint: Checkpoint, device: str = "auto") -> LoadedModel:
         tokenizer = load_tokenizer(checkpoint.folder)
         anatomy.check(model)
         model.requires_grad_(False)
-        _resident[key] = LoadedModel(model.to(device).eval(), tokenizer, anatomy, checkpoint.digest,
-                                     checkpoint.tensor_digests)
+        model = model if placed else model.to(device)
+        _resident[key] = LoadedModel(model.eval(), tokenizer, anatomy, checkpoint.digest, checkpoint.tensor_digests,
+                                     checkpoint.folder)
     return _resident[key]

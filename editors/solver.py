@@ -12,6 +12,9 @@ is ROME for one fact and EMMET for many, while earlier keys and ordinary text ar
 With an orthogonal projector P and the identity in place of C^-1 and C it is AlphaEdit: the least |D|^2 whose rows lie in
 the range of P, by the same small solve on P [K Kp].
 
+Where more keys than F are written or held, the same update comes of an F x F solve instead, by the push-through identity
+X (W + X'X)^-1 = (I + X W^-1 X')^-1 X W^-1: what it costs then grows with the number of keys, no longer with its cube.
+
 Source: Meng et al. 2023, arXiv:2210.07229, eq. 14 (by the Woodbury identity); Gupta et al. 2024, arXiv:2403.14236, eq. 10;
 Fang et al. 2025, arXiv:2410.02355, eq. 12.
 """
@@ -70,8 +73,8 @@ def solve(keys: Tensor, residuals: Tensor, factor: Tensor, slack: float, held: T
     """
     every_key = _checked(keys, residuals, held)
     whitened = torch.linalg.solve_triangular(factor, every_key, upper=False)
-    mixing = _mixing(whitened, keys.shape[1], slack, slack if held_slack is None else held_slack)
-    return residuals.double(), torch.linalg.solve_triangular(factor.T, whitened @ mixing, upper=True).T
+    mixed = _mixed(whitened, keys.shape[1], slack, slack if held_slack is None else held_slack)
+    return residuals.double(), torch.linalg.solve_triangular(factor.T, mixed, upper=True).T
 
 
 def solve_projected(keys: Tensor, residuals: Tensor, project: Callable[[Tensor], Tensor], slack: float,
@@ -92,7 +95,7 @@ def solve_projected(keys: Tensor, residuals: Tensor, project: Callable[[Tensor],
         Diverged: keys or residuals are not finite, or with slack 0 two facts have the same key.
     """
     projected = project(_checked(keys, residuals, held))
-    return residuals.double(), (projected @ _mixing(projected, keys.shape[1], slack, slack)).T
+    return residuals.double(), _mixed(projected, keys.shape[1], slack, slack).T
 
 
 def _checked(keys: Tensor, residuals: Tensor, held: Tensor | None) -> Tensor:
@@ -100,6 +103,23 @@ def _checked(keys: Tensor, residuals: Tensor, held: Tensor | None) -> Tensor:
     if not bool(torch.isfinite(keys).all() and torch.isfinite(residuals).all()):
         raise Diverged("keys or residuals of the edit are not finite", "lower the clamp or the learning rate")
     return keys.double() if held is None else torch.cat([keys.double(), held.double()], dim=1)
+
+
+def _mixed(whitened: Tensor, count: int, slack: float, held_slack: float) -> Tensor:
+    """First `count` columns of X (diag(slack) + X' X)^-1, X (rank, N + M) the whitened keys, new ones first.
+
+    By the smaller of the two systems; one of X's rank needs slack for every key.
+    """
+    rank, total = whitened.shape
+    if total <= rank or min(slack, held_slack) <= 0:
+        return whitened @ _mixing(whitened, count, slack, held_slack)
+    new, held = whitened[:, :count], whitened[:, count:]
+    gram = new @ new.T / slack + held @ held.T / held_slack
+    gram.diagonal().add_(1.0)
+    gram_factor, failed = torch.linalg.cholesky_ex(gram)
+    if int(failed):
+        raise Diverged("the keys of this batch are too large for their weight", "raise covariance_weight (alphaedit: ridge)")
+    return torch.cholesky_solve(new, gram_factor) / slack
 
 
 def _mixing(whitened: Tensor, count: int, slack: float, held_slack: float) -> Tensor:

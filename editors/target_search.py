@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from editors.contract import Progress, silent
+from editors.crew import crew
 from editors.errors import Diverged
 from editors.loading import LoadedModel
 from editors.options import check_ranges
@@ -120,8 +121,9 @@ def search_targets(model: LoadedModel, layer: int, rows: Sequence[TargetRow], co
     count = 1 + max(row.row.owner for row in rows)
     found = Search(torch.zeros(count, model.anatomy.hidden_size, device=model.device),
                    torch.zeros(count, device=model.device), torch.zeros(count, dtype=torch.int64))
-    for owners in _owner_groups(rows, OWNER_TOKENS * config.token_budget):
-        part = _search(model, layer, _owned_by(rows, owners), config, landscape or Objective)
+    groups = _owner_groups(rows, OWNER_TOKENS * config.token_budget)
+    parts = [_Part(layer, _owned_by(rows, owners), config, landscape or Objective) for owners in groups]
+    for owners, part in zip(groups, crew().carry_out(_search, model, parts), strict=True):
         found.change[owners], found.loss[owners], found.steps[owners] = part.change, part.loss, part.steps
         progress("target search", owners[-1] + 1, count)
     return found
@@ -148,12 +150,22 @@ def _owned_by(rows: Sequence[TargetRow], owners: list[int]) -> list[TargetRow]:
             if owners[0] <= row.row.owner <= owners[-1]]
 
 
-def _search(model: LoadedModel, layer: int, rows: Sequence[TargetRow], config: SearchConfig,
-            landscape: Landscapes) -> Search:
+@dataclass(frozen=True)
+class _Part:
+    """A group of owners, whose changes are searched together and depend on no other's."""
+
+    layer: int
+    rows: Sequence[TargetRow]
+    config: SearchConfig
+    landscape: Landscapes
+
+
+def _search(model: LoadedModel, part: _Part) -> Search:
     """First in the bare prompt alone, which is most of the way, then in all contexts.
 
     Rows so few that a pass costs as much without the contexts are searched in all of them at once.
     """
+    layer, rows, config, landscape = part.layer, part.rows, part.config, part.landscape
     bare = [row for row in rows if row.context == 0]
     tokens = sum(len(row.row.ids) - row.row.anchor for row in bare)
     stages = [bare, rows] if len(bare) < len(rows) and tokens > PASS_TOKENS else [rows]

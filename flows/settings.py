@@ -35,7 +35,14 @@ class Settings(BaseSettings):
     """MLflow tracking and registry server. None: SQLite in the home."""
     prefect_api_url: str | None = Field(None, validation_alias=AliasChoices("SUTURE_PREFECT_API_URL", "PREFECT_API_URL"))
     """Prefect server. None: an embedded one on loopback."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "split"] = "auto"
+    """Where the model is; `split`: over all GPUs of the machine, layer by layer, by accelerate's map."""
+    workers: Literal["here", "dask", "ray"] = "here"
+    """Who searches targets and answers questions: this process, or workers beside it by Prefect's task runners."""
+    worker_count: int = Field(2, ge=1, le=1024)
+    """How many workers share the work; each loads the model once."""
+    workers_address: str | None = None
+    """A Dask or Ray cluster that runs already. None: one on this machine, for the length of the run."""
     user: str = Field(default_factory=getpass.getuser)
     """The name that requests and approvals carry when none is given."""
     linger_seconds: float = Field(30.0, ge=0, le=3600)

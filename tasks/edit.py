@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from editors.crew import Alone, hired
 from editors.errors import IntegrityError
 from tasks.house import House, model_folder
 from tasks.method import method_of
@@ -28,7 +29,9 @@ def edit(order: Order, located: Located, house: House) -> Edited:
 
         model = load(Checkpoint(order.parent_folder), house.device)
         earlier = [load_patch(folder) for folder in order.stack]
-        patch = method.editor.plan(model, order.batch, located.location, house.statistics, house.progress, earlier)
+        # secrets stay in this process
+        with hired(Alone() if order.batch.forgets else house.crew):
+            patch = method.editor.plan(model, order.batch, located.location, house.statistics, house.progress, earlier)
         return {"patch": patch.save(folder)}
 
     inputs = {"batch": order.batch.digest, "method": method.name, "options": dict(method.options),

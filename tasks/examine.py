@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from editors.crew import Alone, hired
 from tasks.ask_bias import AskBias
 from tasks.ask_earlier import AskEarlier
 from tasks.ask_safety import AskSafety
@@ -36,6 +37,8 @@ class Asker(Protocol):
 ASKERS: dict[str, type[AskSecrets] | type[AskSafety] | type[AskBias]] = {
     "forget": AskSecrets, "detoxify": AskSafety, "debias": AskBias}
 """By purpose; one that has no line asks no more than every edit is asked."""
+SHARED = (AskSafety, AskBias)
+"""Whose questions workers may answer: they hold no secret, and are asked of the model as its folder has it."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,9 @@ def _shown(asker: Asker, checkpoint: Checkpoint, reference: Examination | None, 
     from validations.examination import Examination
 
     def work(folder: Path) -> dict[str, Any]:
-        found = asker.examine(load(checkpoint, house.device), reference, house.progress)
+        model = load(checkpoint, house.device)
+        with hired(house.crew if isinstance(asker, SHARED) else Alone()):
+            found = asker.examine(model, reference, house.progress)
         (folder / "examination.json").write_text(found.model_dump_json())
         return {"model": found.model_digest}
 

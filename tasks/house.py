@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from editors.contract import Progress, silent
+from editors.crew import Alone, Crew
 from editors.digest import digest_document
 from tasks.privacy_key import PrivacyKey
 from tasks.signing import Signer
@@ -28,6 +29,8 @@ class House:
     """Signs releases; None: they stay unsigned."""
     device: str = "auto"
     progress: Progress = silent
+    crew: Crew = field(default_factory=Alone)
+    """Who carries out the parts of an edit's search and of a measurement."""
     watch_seconds: float = 0.0
     """How often the machine is sampled while an edit runs; 0: never."""
 

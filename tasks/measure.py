@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editors.contract import updates_of
+from editors.crew import hired
 from editors.digest import digest_file
 from tasks.examine import asked, examined
 from tasks.house import House
@@ -84,7 +85,9 @@ def _observed(checkpoint: Any, order: Order, reference: Observation | None, hous
     scope, secrets = _scope(order), order.batch.forgets
 
     def work(folder: Path) -> dict[str, Any]:
-        seen = quieted(observe(load(checkpoint, house.device), scope, reference=reference, progress=house.progress), secrets)
+        model = load(checkpoint, house.device)
+        with hired(house.crew):
+            seen = quieted(observe(model, scope, reference=reference, progress=house.progress), secrets)
         (folder / "observation.json").write_text(seen.model_dump_json())
         return {"model": seen.model_digest}
 

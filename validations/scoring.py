@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from editors.contract import Progress, silent
+from editors.crew import crew
 from editors.loading import LoadedModel
 from validations.generating import generate
 from validations.reading import Reading, Tokens, batches, forward, read
@@ -60,10 +61,11 @@ class Answer:
 def answer(model: LoadedModel, asks: Sequence[Ask], progress: Progress = silent) -> list[Answer]:
     """Answer every ask, in order. The model is unchanged; the same asks give the same answers."""
     answers: dict[int, Answer] = {}
-    for batch in batches([ask.prompt for ask in asks]):
+    together = batches([ask.prompt for ask in asks])
+    said = crew().carry_out(_answer_batch, model, [[asks[index] for index in batch] for batch in together])
+    for batch in together:
         progress("prompts", len(answers), len(asks))
-        chosen = [asks[index] for index in batch]
-        answers.update(zip(batch, _answer_batch(model, chosen), strict=True))
+        answers.update(zip(batch, next(said), strict=True))
     progress("prompts", len(asks), len(asks))
     return [answers[index] for index in range(len(asks))]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from editors.errors import IntegrityError
 from editors.null_space import null_space, spectrum_of
@@ -35,6 +36,35 @@ def factor(problem: dict[str, torch.Tensor]) -> torch.Tensor:
 def test_small_solve_equals_the_printed_equation(problem: dict[str, torch.Tensor], weight: float) -> None:
     left, right = solve(problem["K"], problem["R"], factor(problem), weight)
     torch.testing.assert_close(left @ right, dense(problem["C"], problem["K"], problem["R"], weight), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("held_slack", [None, 0.25])
+def test_more_keys_than_dimensions_equal_the_equation(problem: dict[str, torch.Tensor], held_slack: float | None) -> None:
+    generator = torch.Generator().manual_seed(8)
+    keys, held = (torch.randn(F, count, generator=generator, dtype=torch.float64) for count in (2 * F, 3 * F))
+    residuals = torch.randn(D, 2 * F, generator=generator, dtype=torch.float64)
+    left, right = solve(keys, residuals, factor(problem), 2.0, held, held_slack)
+    normal = problem["C"] + keys @ keys.T / 2.0 + held @ held.T / (held_slack or 2.0)
+    torch.testing.assert_close(left @ right, residuals @ keys.T @ torch.linalg.inv(normal) / 2.0, rtol=1e-8, atol=1e-10)
+
+
+def test_more_keys_than_dimensions_are_projected_alike(problem: dict[str, torch.Tensor]) -> None:
+    axes = torch.linalg.qr(problem["C"])[0][:, :9]
+    generator = torch.Generator().manual_seed(9)
+    keys, residuals = (torch.randn(rows, 3 * F, generator=generator, dtype=torch.float64) for rows in (F, D))
+    left, right = solve_projected(keys, residuals, lambda columns: axes @ (axes.T @ columns), 0.5)
+    inside = axes.T @ keys
+    expected = residuals @ inside.T @ torch.linalg.inv(inside @ inside.T + 0.5 * torch.eye(9, dtype=torch.float64)) @ axes.T
+    torch.testing.assert_close(left @ right, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_operations_grow_with_the_keys_and_not_with_their_cube(problem: dict[str, torch.Tensor]) -> None:
+    def counted(count: int) -> int:
+        with FlopCounterMode(display=False) as counter:
+            solve(torch.ones(F, count, dtype=torch.float64), torch.ones(D, count, dtype=torch.float64), factor(problem), 1.0)
+        return counter.get_total_flops()
+
+    assert counted(40 * F) == 2 * counted(20 * F)
 
 
 def test_rome_is_the_rank_one_case_with_weight_zero(problem: dict[str, torch.Tensor]) -> None:
