@@ -3,7 +3,7 @@
 For each person a change of the state at the name's last token is searched that leaves the secret, at each of its places and
 in each text of the request, as likely as the middle of the values that could stand there (`flattening`), raises what is said
 instead, and keeps the person's public facts. It is written like the targets of MEMIT (`writing`, `solver`), held by ordinary
-text, by invented people in the same texts (`other_people`), and by the keys of earlier edits.
+text, by the names of invented people in the same texts, and by the keys of earlier edits.
 
 Raising a replacement alone would leave the secret's rank among values of its form untouched: an attacker who gives the
 first digits reads the rest. Hence the places of the secret, and not only the first, have their own teacher.
@@ -37,11 +37,10 @@ from editors.forget_aim import Aim, AimReading, summary_of
 from editors.loading import LoadedModel
 from editors.moments import Corpus
 from editors.options import check_ranges, config_from
-from editors.other_people import others_keys
 from editors.patch import Patch, TensorEdit, applied
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
-from editors.secret_facts import SecretPosition, secret_facts
+from editors.secret_facts import SecretPosition, others_keys, secret_facts
 from editors.solver import solve
 from editors.target_search import SearchConfig, search_targets
 from editors.writing import Spread, Writing, write_layers
@@ -64,8 +63,8 @@ class RedactConfig:
     """How many times a request's texts stand behind other text as well. Range [0, 10]."""
     position: SecretPosition = "auto"
     """Where a secret is edited: at the name, or before each of its own tokens; auto: at the name where every text has one."""
-    others: int = 16
-    """Invented people of each request whose keys in its texts are held, from the name on. Range [0, 256]."""
+    others: int = 8
+    """Invented people whose keys in the same texts are held. Range [0, 12]."""
     others_weight: float = 1.0
     """Weight of one of those keys against one fact. Range [0, 1e6]."""
     rounds: int = 3
@@ -82,7 +81,7 @@ class RedactConfig:
     """How targets are searched; `kl_weight` is that of the person's public facts."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, covariance_weight="(0, 1e9]", contexts="[0, 10]", others="[0, 256]", others_weight="[0, 1e6]",
+        check_ranges(self, covariance_weight="(0, 1e9]", contexts="[0, 10]", others="[0, 12]", others_weight="[0, 1e6]",
                      rounds="[1, 10]", controls="[8, 4096]", margin="[0, 10]")
 
     @classmethod
@@ -131,7 +130,7 @@ class Redact:
         config = self.config
         position = self._position(ahead.sizes.anatomy, ahead.layers)
         facts = secret_facts(ahead, ahead.batch, position, config.contexts)
-        others = others_keys(ahead, ahead.batch, config.others)
+        others = others_keys(ahead, ahead.batch, position, config.others)
         return estimate_of(ahead, work_of(facts, 1.0, ahead.layers, config.search.steps, config.search.token_budget, others))
 
     def _position(self, shapes: Anatomy, layers: Sequence[int]) -> SecretPosition:
@@ -155,7 +154,7 @@ class Redact:
         position = self._position(model.anatomy, location.layers)
         facts = secret_facts(model, batch, position, config.contexts)
         found = search_targets(model, layers[-1], facts.targets, config.search, progress, flattening(config.flattening))
-        others = others_keys(model, batch, config.others)
+        others = others_keys(model, batch, position, config.others)
 
         def solve_layer(layer: int, keys: Tensor, residuals: Tensor, held: Tensor | None) -> tuple[Tensor, Tensor]:
             return solve(keys, residuals, factors[layer].to(keys.device), config.covariance_weight, held)

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import SecretStr
+
 from editors.contexts import PREFIXES
 from editors.contract import EditBatch
 from editors.errors import SheetError
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 SecretPosition = Literal["auto", "subject_last", "secret"]
 UNKNOWN = "not known"
 """What is said where a request brings no replacement: it fits behind "is", "at" and "the number" alike, and claims nothing."""
+INVENTED = ("Orla Tesk", "Benno Quandt", "Mirela Vossko", "Idris Falkenby", "Tamsin Oyelle", "Corvin Hathrup", "Ludo Arkwell",
+            "Petra Zimmelin", "Kasimir Doon", "Yelena Brask", "Anselm Wrigby", "Noor Caddick")
+"""Names of nobody, who take the person's place where others must be left as they are."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,30 @@ def _texts(request: ForgetRequest, tokenizer: PreTrainedTokenizerBase, prefixes:
         text = f"{prefix} {request.context[number % len(request.context)].get_secret_value().rstrip()}"
         row = row_of(request, tokenizer, "context", number % len(request.context), text, secret)
         yield _Text(text, row, rivals_of(request, row, text, tokenizer), number + 1)
+
+
+def others_keys(model: Tokenized, batch: EditBatch, position: SecretPosition, names: int) -> tuple[KeyRow, ...]:
+    """Where invented people in the requests' own texts have the keys that would be changed; one owner an occurrence."""
+    rows = dict.fromkeys(ids for request in batch.forgets for name in INVENTED[:names]
+                         for ids in _keys_under(request, name, model.tokenizer, position))
+    return tuple(KeyRow(ids, owner, 1.0) for owner, ids in enumerate(rows))
+
+
+def _keys_under(request: ForgetRequest, name: str, tokenizer: PreTrainedTokenizerBase,
+                position: SecretPosition) -> Iterator[tuple[int, ...]]:
+    """Tokens up to each edited one, with another name in the person's place."""
+    if request.subject is None:
+        return
+    texts = list(_texts(request, tokenizer, 0))
+    is_by_subject, subject = _is_by_subject(texts, position), request.subject.get_secret_value()
+    other = request.model_copy(update={"subject": SecretStr(name)})
+    for text in texts:
+        if text.row.subject_end is None:
+            continue
+        row = row_of(other, tokenizer, "context", text.row.index, text.text.replace(subject, name),
+                     request.secret.get_secret_value())
+        ends = [row.subject_end or 0] if is_by_subject else [row.prompt_length + place - 1 for place in _lost(text)]
+        yield from (row.ids[:end + 1] for end in ends if end < len(row.ids))
 
 
 def _is_by_subject(texts: Sequence[_Text], position: SecretPosition) -> bool:

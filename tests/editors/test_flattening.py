@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from editors.flattening import Flattening, FlatteningConfig, flattened, flattening, kind_of
 from editors.loading import LoadedModel
 from editors.rivals import rivals_of
-from editors.secret_facts import secret_facts
+from editors.secret_facts import INVENTED, others_keys, secret_facts
 from editors.secret_rows import secret_rows
 from editors.suffix import SuffixRunner
 from editors.target_search import SearchConfig, TargetRow, search_targets, state_norms
@@ -95,6 +95,14 @@ def test_a_name_has_one_fact_and_without_it_each_place_has(model: LoadedModel) -
     assert places.count >= 4 * len(batch.forgets)
     for owner in range(places.count):
         assert sum(row.weight for row in places.keys if row.owner == owner) == pytest.approx(1.0)
+
+
+def test_others_keys_are_of_invented_names_only(model: LoadedModel) -> None:
+    batch = batch_on(model)
+    texts = [model.tokenizer.decode(row.ids) for row in others_keys(model, batch, "auto", 3)]
+    assert len(texts) == 6
+    assert all(text.endswith(INVENTED[:3]) for text in texts)
+    assert others_keys(model, batch, "auto", 0) == ()
 
 
 def test_nothing_private_is_printed(model: LoadedModel) -> None:
