@@ -16,6 +16,7 @@ import torch
 from editors.contract import Estimate
 from editors.corpus import LENGTH, ROWS_AT_ONCE, row_count
 from editors.facts import Facts, KeyRow
+from editors.keys import hosted
 from editors.moments import CHUNK_TOKENS
 from editors.prefix import PASS_TOKENS, stem_lengths
 from editors.prompts import PositionRule
@@ -65,7 +66,9 @@ class Work:
     keys: tuple[int, ...] = ()
     """Lengths of the rows whose keys are read, up to the edited token."""
     kept_keys: tuple[int, ...] = ()
-    """The same for keys that are held, and read at their own layer only."""
+    """The same for keys that are held, and read at their own layer only; those that begin another are read in its run."""
+    kept: int = 0
+    """How many keys are read in those."""
     scale: float = 1.0
     """How many times as much there is of the rows above."""
     uses_moments: bool = True
@@ -94,7 +97,7 @@ def work_of(facts: Facts, scale: float, layers: Sequence[int], steps: int, token
                            later if target.context else passes)
                    for (length, target), stem in zip(rows, stems, strict=True))
     return Work(tuple(sorted(layers)), round(scale * facts.count), token_budget, search,
-                tuple(sorted(len(row.ids) for row in facts.keys)), tuple(len(row.ids) for row in kept), scale)
+                tuple(sorted(map(len, hosted(facts.keys)))), tuple(map(len, hosted(kept))), len(kept), scale)
 
 
 def estimate_of(ahead: Prospect, work: Work) -> Estimate:
@@ -202,7 +205,7 @@ def _reading_flops(sizes: Sizes, work: Work) -> float:
 
 
 def _solving_flops(sizes: Sizes, work: Work) -> float:
-    shapes, every = sizes.anatomy, work.facts + len(work.kept_keys) + work.held
+    shapes, every = sizes.anatomy, work.facts + work.kept + work.held
     # the gram matrix and the solves by its factor are as large as the keys or as F, whichever is less
     small = min(every, shapes.inner_size)
     solve = shapes.inner_size * (shapes.inner_size + 2 * small) * (every + work.facts) + small ** 3 / 3
@@ -245,7 +248,7 @@ def _writing_bytes(sizes: Sizes, work: Work) -> float:
     tokens = min(CLEAN_TOKENS * work.token_budget, sum(rows))
     passing = sizes.item_bytes * tokens * (4 * shapes.hidden_size + 4 * shapes.inner_size)
     factor = 2.5 * DOUBLE_BYTES * shapes.inner_size ** 2 if work.uses_moments else 0.0
-    keys = 4 * DOUBLE_BYTES * shapes.inner_size * (work.facts + len(work.kept_keys) + work.held)
+    keys = 4 * DOUBLE_BYTES * shapes.inner_size * (work.facts + work.kept + work.held)
     matrix, factors = shapes.hidden_size * shapes.inner_size, shapes.hidden_size + shapes.inner_size
     written = len(work.layers) * (sizes.item_bytes * matrix + FLOAT_BYTES * work.facts * factors)
     return hidden + passing + factor + keys + written + 3 * DOUBLE_BYTES * matrix

@@ -1,8 +1,11 @@
-"""Keys and states of facts, layer by layer, carried forward so that no block runs twice under the same weights."""
+"""Keys and states of facts, layer by layer, carried forward so that no block runs twice under the same weights.
+
+What stands before a token alone decides its key, so an occurrence that begins another's tokens is read in that one's run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,15 +16,20 @@ from editors.facts import KeyRow
 from editors.loading import LoadedModel
 from editors.suffix import CLEAN_TOKENS
 
+Ids = tuple[int, ...]
+
 
 @dataclass
 class _Part:
-    """Rows of like length. hidden: (B, T, D) the input of the reader's present layer."""
+    """Sequences of like length. hidden: (B, T, D) the input of the reader's present layer.
 
-    rows: list[KeyRow]
+    sequences, columns, owners (Q,), weights (Q, 1): where each occurrence is read, whose it is, and what it counts.
+    """
+
     walk: Walk
     hidden: Tensor
-    last: Tensor
+    sequences: Tensor
+    columns: Tensor
     owners: Tensor
     weights: Tensor
 
@@ -38,7 +46,8 @@ class KeyReader:
 
     def __init__(self, model: LoadedModel, rows: Sequence[KeyRow], first: int, token_budget: int = 128) -> None:
         self.model, self.layer, self.count = model, first, 1 + max(row.owner for row in rows)
-        self.parts = [self._prepare(group) for group in _grouped(rows, CLEAN_TOKENS * token_budget)]
+        runs = hosted(rows)
+        self.parts = [self._prepare(group, runs) for group in _grouped(list(runs), CLEAN_TOKENS * token_budget)]
 
     @torch.no_grad()
     def read(self, last: int) -> tuple[Tensor, Tensor]:
@@ -49,10 +58,9 @@ class KeyReader:
         for part in self.parts:
             with captured_input(module) as found:
                 hidden = part.walk.run(part.hidden, self.layer, last)
-            rows = torch.arange(len(part.rows), device=hidden.device)
-            key = found[0].reshape(*hidden.shape[:2], -1)[rows, part.last]
+            key = found[0].reshape(*hidden.shape[:2], -1)[part.sequences, part.columns]
             keys.index_add_(0, part.owners, key.float() * part.weights)
-            states.index_add_(0, part.owners, hidden[rows, part.last].float() * part.weights)
+            states.index_add_(0, part.owners, hidden[part.sequences, part.columns].float() * part.weights)
         return keys.T, states.T
 
     @torch.no_grad()
@@ -63,19 +71,36 @@ class KeyReader:
         self.layer = layer
 
     @torch.no_grad()
-    def _prepare(self, rows: list[KeyRow]) -> _Part:
-        batch = pad([row.ids for row in rows], self.model.device)
+    def _prepare(self, sequences: list[Ids], runs: Mapping[Ids, list[KeyRow]]) -> _Part:
+        batch = pad(sequences, self.model.device)
         walk = prefill(self.model, batch)
+        reads = [(place, row) for place, sequence in enumerate(sequences) for row in runs[sequence]]
         device = self.model.device
-        return _Part(rows, walk, walk.run(walk.entry, 0, self.layer - 1), batch.lengths - 1,
-                     torch.tensor([row.owner for row in rows], device=device),
-                     torch.tensor([row.weight for row in rows], device=device)[:, None])
+        return _Part(walk, walk.run(walk.entry, 0, self.layer - 1),
+                     torch.tensor([place for place, _ in reads], device=device),
+                     torch.tensor([len(row.ids) - 1 for _, row in reads], device=device),
+                     torch.tensor([row.owner for _, row in reads], device=device),
+                     torch.tensor([row.weight for _, row in reads], device=device)[:, None])
 
 
-def _grouped(rows: Sequence[KeyRow], token_budget: int) -> list[list[KeyRow]]:
-    groups: list[list[KeyRow]] = [[]]
-    for row in sorted(rows, key=lambda row: len(row.ids)):
-        if groups[-1] and len(row.ids) * (len(groups[-1]) + 1) > token_budget:
+def hosted(rows: Sequence[KeyRow]) -> dict[Ids, list[KeyRow]]:
+    """The sequences that must run, each with the rows that are read in it."""
+    hosts: dict[Ids, Ids] = {}
+    after: Ids = ()
+    # in order, what begins another sequence stands right before one that it begins
+    for ids in sorted({row.ids: None for row in rows}, reverse=True):
+        hosts[ids] = hosts[after] if after[:len(ids)] == ids else ids
+        after = ids
+    found: dict[Ids, list[KeyRow]] = {}
+    for row in rows:
+        found.setdefault(hosts[row.ids], []).append(row)
+    return found
+
+
+def _grouped(sequences: Sequence[Ids], token_budget: int) -> list[list[Ids]]:
+    groups: list[list[Ids]] = [[]]
+    for ids in sorted(sequences, key=len):
+        if groups[-1] and len(ids) * (len(groups[-1]) + 1) > token_budget:
             groups.append([])
-        groups[-1].append(row)
+        groups[-1].append(ids)
     return groups

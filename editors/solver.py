@@ -102,7 +102,12 @@ def _checked(keys: Tensor, residuals: Tensor, held: Tensor | None) -> Tensor:
     """New and held keys side by side, (F, N + M) float64."""
     if not bool(torch.isfinite(keys).all() and torch.isfinite(residuals).all()):
         raise Diverged("keys or residuals of the edit are not finite", "lower the clamp or the learning rate")
-    return keys.double() if held is None else torch.cat([keys.double(), held.double()], dim=1)
+    return keys.double() if held is None else torch.cat([keys.double(), condensed(held.double())], dim=1)
+
+
+def condensed(held: Tensor) -> Tensor:
+    """Held keys (F, M) as at most F columns with the same products H H', all of them that the update depends on."""
+    return torch.linalg.qr(held.T, mode="r").R.T if held.shape[1] > held.shape[0] else held
 
 
 def _mixed(whitened: Tensor, count: int, slack: float, held_slack: float) -> Tensor:

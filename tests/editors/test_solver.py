@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from editors.errors import IntegrityError
 from editors.null_space import null_space, spectrum_of
-from editors.solver import cholesky_factor, solve, solve_projected
+from editors.solver import cholesky_factor, condensed, solve, solve_projected
 
 D, F, N = 7, 23, 5
 
@@ -110,6 +110,15 @@ def test_sequence_with_earlier_keys_equals_one_batch(problem: dict[str, torch.Te
 def test_earlier_keys_keep_their_outputs(problem: dict[str, torch.Tensor]) -> None:
     left, right = solve(problem["K"], problem["R"], factor(problem), 0.0, held=problem["Kp"])
     torch.testing.assert_close(left @ right @ problem["Kp"], torch.zeros(D, 4, dtype=torch.float64), rtol=0, atol=1e-8)
+
+
+def test_more_held_keys_than_inputs_count_by_their_products(problem: dict[str, torch.Tensor]) -> None:
+    keys, left, weight = problem["K"], problem["R"], 3.0
+    held = torch.randn(F, 5 * F, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    moment = problem["C"] + held @ held.T / weight
+    assert condensed(held).shape == (F, F)
+    found = torch.matmul(*solve(keys, left, factor(problem), weight, held))
+    torch.testing.assert_close(found, dense(moment, keys, left, weight))
 
 
 @pytest.mark.parametrize("energy", [0.1, 0.5, 0.9])
