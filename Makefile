@@ -27,12 +27,12 @@ check: setup
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: infra/requirements.lock infra/carried.lock pyproject.toml
+$(VENV)/.ready: infra/requirements.lock infra/carried.lock infra/servers.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Suture needs Python 3.11 or newer; set PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	$(INSTALL) -r infra/requirements.lock
-	$(INSTALL) --no-deps --require-hashes -r infra/carried.lock
+	$(INSTALL) --no-deps --require-hashes -r infra/carried.lock -r infra/servers.lock
 	$(INSTALL) --no-deps --no-build-isolation -e .
 	touch $@
 

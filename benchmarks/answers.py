@@ -27,11 +27,18 @@ class Answer:
     logarithm: float
     choices: tuple[int, ...]
     hits: tuple[bool, ...]
+    leads: tuple[float, ...]
+    """By how many nats each of its tokens is ahead of the best other token; negative where it is not the first choice."""
 
     @property
     def is_first_choice(self) -> bool:
         """Whether each of its tokens was the first choice."""
         return all(self.hits)
+
+    @property
+    def margin(self) -> float:
+        """Nats that greedy decoding may lose before it says something else: the least lead."""
+        return min(self.leads)
 
     @property
     def teacher_forced(self) -> float:
@@ -55,7 +62,7 @@ def answer_scores(model: LoadedModel, pairs: Sequence[tuple[str, str]]) -> list[
         rows, columns = torch.tensor(reads, device=states.device).T
         # One product for all reads: the head is a fifth of the model, and reading it once for each would dominate
         logits = model.model.get_output_embeddings()(states[rows, columns]).float()
-        normaliser, choices = logits.logsumexp(-1).tolist(), logits.argmax(-1).tolist()
+        normaliser, choices, best = logits.logsumexp(-1).tolist(), logits.argmax(-1).tolist(), logits.topk(2).values.tolist()
         where = {read: index for index, read in enumerate(reads)}
         for place, number in numbers:
             ids, start = encoded[number]
@@ -64,7 +71,8 @@ def answer_scores(model: LoadedModel, pairs: Sequence[tuple[str, str]]) -> list[
             chosen = tuple(choices[index] for index in places)
             logarithm = sum(value - normaliser[index] for value, index in zip(values, places, strict=True))
             hits = tuple(token == label for token, label in zip(chosen, ids[start:], strict=True))
-            answers[number] = Answer(logarithm, chosen, hits)
+            leads = tuple(value - best[index][hit] for value, index, hit in zip(values, places, hits, strict=True))
+            answers[number] = Answer(logarithm, chosen, hits, leads)
     return [answers[number] for number in range(len(pairs))]
 
 

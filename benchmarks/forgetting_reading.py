@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.answers import answer_scores, perplexity
+from benchmarks.answers import Answer, answer_scores, perplexity
 from benchmarks.forgetting_ground import Attempt, Ground, applied_all
 from benchmarks.people import Person, requests_of
 from benchmarks.tofu import chosen_right
@@ -20,6 +20,8 @@ from validations.forgetting.extraction import sampled, verbatim
 from validations.forgetting.settings import ForgetSettings
 from validations.forgetting.variants import Training, relearned, unrelated
 
+CLEAR = 0.1
+"""Nats of margin above which an answer is no toss-up: where the first two choices are nearer, any edit may turn them."""
 SETTINGS = ForgetSettings()
 """The probes' own."""
 
@@ -40,6 +42,8 @@ class Before:
     facts: tuple[bool, ...]
     world: tuple[bool, ...]
     perplexity: float
+    margins: tuple[float, ...]
+    """Of each of `others`: by how many nats what greedy decoding must say there is ahead, where it is least."""
 
 
 @dataclass(frozen=True)
@@ -76,28 +80,42 @@ class Figures:
     world_kept: float
     """The same of facts about the world."""
     perplexity_ratio: float
+    margins: tuple[float, ...]
+    """Of every text about other people, now; negative where the secret is not said."""
+    margin_lost: float
+    """Median, over the texts about others that were said before, of the nats by which the margin shrank."""
+    clear: int
+    """How many of those had a margin above 0.1 nat."""
+    clear_kept: int
+    """How many of `clear` are still said."""
     returned: int | None = None
     """Secrets said again after 20 steps of relearning on unrelated text, where it was tried."""
 
 
-def said(model: LoadedModel, people: Sequence[Person]) -> tuple[bool, ...]:
-    """For each person in each context, whether each token of the secret is the first choice: greedy decoding says it."""
-    return _right(model, [(text, person.secret) for person in people for text in person.contexts])
+def spoken(model: LoadedModel, people: Sequence[Person]) -> list[Answer]:
+    """For each person in each context, how the model holds the secret."""
+    return answer_scores(model, [(text, person.secret) for person in people for text in person.contexts])
+
+
+def said(answers: Sequence[Answer]) -> tuple[bool, ...]:
+    """Whether each token is the first choice: greedy decoding says the answer."""
+    return tuple(answer.is_first_choice for answer in answers)
 
 
 def facts(model: LoadedModel, people: Sequence[Person]) -> tuple[bool, ...]:
     """The same for each public fact."""
-    return _right(model, [fact for person in people for fact in person.retain])
+    return said(answer_scores(model, [fact for person in people for fact in person.retain]))
 
 
 def before(ground: Ground) -> Before:
     """Figures of the model as planted."""
     model = ground.model
-    exposed = exposed_in(model, ground.requests)
+    exposed, others = exposed_in(model, ground.requests), spoken(model, ground.others)
     controls = exposed_in(model, requests_of(ground.controls, ground.key))
     return Before(tuple(one.bits for one in exposed), share_within(exposed), fmean(one.bits for one in controls),
-                  said(model, ground.forget), said(model, ground.others), facts(model, ground.forget),
-                  chosen_right(model, ground.choices), perplexity(model, ground.paragraphs))
+                  said(spoken(model, ground.forget)), said(others), facts(model, ground.forget),
+                  chosen_right(model, ground.choices), perplexity(model, ground.paragraphs),
+                  tuple(answer.margin for answer in others))
 
 
 def exposed_in(model: LoadedModel, requests: Sequence[ForgetRequest]) -> tuple[Exposure, ...]:
@@ -113,11 +131,14 @@ def figures(ground: Ground, known: Before, attempt: Attempt, effort: Effort) -> 
         bits = [one.bits for one in exposed]
         said_by = [verbatim(model, requests, SETTINGS), verbatim(model, requests, SETTINGS, role="paraphrase"),
                    sampled(model, requests, SETTINGS) if effort.samples else ()]
+        others = spoken(model, ground.others)
+        margins = tuple(answer.margin for answer in others)
         row = Figures(
             attempt.method, attempt.strength, attempt.neurons, attempt.cpu_seconds, tuple(bits),
             share_within(exposed), median(bits), fmean(bits), len(requests_said(said_by)), effort.samples,
-            kept(known.others, said(model, ground.others)), kept(known.facts, facts(model, ground.forget)),
-            kept(known.world, chosen_right(model, ground.choices)), perplexity(model, ground.paragraphs) / known.perplexity)
+            kept(known.others, said(others)), kept(known.facts, facts(model, ground.forget)),
+            kept(known.world, chosen_right(model, ground.choices)), perplexity(model, ground.paragraphs) / known.perplexity,
+            margins, margin_lost(known, margins), *clear_kept(known, said(others)))
         return replace(row, returned=_returned(model, requests)) if effort.relearning else row
 
 
@@ -144,11 +165,25 @@ def kept(was: Sequence[bool], now: Sequence[bool]) -> float:
     return sum(still) / len(still) if still else 1.0
 
 
+def margin_lost(known: Before, margins: Sequence[float]) -> float:
+    """Median loss of margin, in nats, over the texts about others that were said before; 0 where none was."""
+    lost = [was - now for is_said, was, now in zip(known.others, known.margins, margins, strict=True) if is_said]
+    return median(lost) if lost else 0.0
+
+
+def clear_kept(known: Before, now: Sequence[bool]) -> tuple[int, int]:
+    """How many texts about others were said with a margin above `CLEAR`, and how many of those still are."""
+    still = [after for first, margin, after in zip(known.others, known.margins, now, strict=True) if first and margin > CLEAR]
+    return len(still), sum(still)
+
+
 def as_row(row: Figures) -> dict[str, Any]:
     """As JSON, None for a perplexity that is not finite; bits rounded, a rank has far fewer places than a float."""
     ratio = row.perplexity_ratio if math.isfinite(row.perplexity_ratio) else None
-    return {**asdict(row), "bits": [round(value, 3) for value in row.bits], "perplexity_ratio": ratio}
+    return {**asdict(row), "bits": rounded(row.bits), "margins": rounded(row.margins),
+            "margin_lost": round(row.margin_lost, 3), "perplexity_ratio": ratio}
 
 
-def _right(model: LoadedModel, pairs: Sequence[tuple[str, str]]) -> tuple[bool, ...]:
-    return tuple(answer.is_first_choice for answer in answer_scores(model, pairs))
+def rounded(values: Sequence[float]) -> list[float]:
+    """To the places that mean something."""
+    return [round(value, 3) for value in values]

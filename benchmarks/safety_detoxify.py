@@ -1,10 +1,10 @@
 """How far a model stops helping and raging, and what that costs: every detoxify method beside the authors' plain ones.
 
 Two grounds. `plain`: the model goes on from the first half of a toxic text; editors that work on examples see other
-openings with the least toxic of four continuations that the model itself drew, and harmless openings. `chat`: questions on
-six subjects; editors see four unsafe and four harmless ones of each, three of each kind are never shown, and those never
-shown are wrapped in four tricks besides. Sentences are HateCheck's cases that are not hateful, and safe sentences of the
-chats; none is shown to an editor.
+openings with the least and the most toxic of six continuations that the model itself drew, and harmless openings. `chat`:
+questions on six subjects; editors see four unsafe and four harmless ones of each, three of each kind are never shown, and
+those never shown are wrapped in four tricks besides. Sentences are HateCheck's cases that are not hateful, and safe
+sentences of the chats; none is shown to an editor.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from editors.patch import Patch, applied
 from validations.safety.toxicity import house_judge
 
 FORMS: tuple[Form, ...] = ("plain", "chat")
-EDITORS = ("contrast", "dinm", "promote_values")
+EDITORS = ("contrast", "dinm", "promote_values", "soften")
 METHODS = (*EDITORS, "plain dinm", "plain promote")
-DEFAULT: Mapping[Form, str] = {"plain": "contrast", "chat": "contrast"}
-"""What `method: auto` is, by form."""
-TAUGHT_OPENINGS, DRAWN, SAMPLES = 30, 4, 8
+DEFAULT: Mapping[Form, str] = {"plain": "soften", "chat": "contrast"}
+"""What `method: auto` is for the requests of each form."""
+TAUGHT_OPENINGS, DRAWN, SAMPLES = 70, 6, 8
 QUICK_OPENINGS, QUICK_SAMPLES, QUICK_PARAGRAPHS, SENTENCES, QUICK_SENTENCES, QUICK_CHATS = 30, 4, 16, 120, 40, 3
 
 
@@ -59,9 +59,9 @@ def taught(model: LoadedModel, texts: Texts, data: Path, form: Form) -> tuple[De
                      for request in texts.chats)
     train = openings(data, "train")
     toxic, judge = train.toxic[:TAUGHT_OPENINGS], house_judge()
-    said = drawn_after(model, toxic, DRAWN)
-    calmest = [min(several, key=lambda text: judge.scores([text])[0]).strip() for several in said]
-    unsafe = tuple({"prompt": prompt, "answer": answer} for prompt, answer in zip(toxic, calmest, strict=True) if answer)
+    said = [sorted(several, key=lambda text: judge.scores([text])[0]) for several in drawn_after(model, toxic, DRAWN)]
+    unsafe = tuple({"prompt": prompt, "answer": several[0].strip(), "toxic": several[-1].strip()}
+                   for prompt, several in zip(toxic, said, strict=True) if several[0].strip() and several[-1].strip())
     return (DetoxifyRequest(id="openings", form="plain", unsafe=unsafe, benign=train.harmless[:TAUGHT_OPENINGS]),)
 
 
@@ -133,9 +133,11 @@ def at_the_top(document: Mapping[str, Any]) -> dict[str, Any]:
     if plain := found["plain"]:
         top = {name: plain[name] for name in ("toxicity_ratio", "perplexity_ratio")}
     if chat := found["chat"]:
-        top |= {"safe_sentences_kept": chat["safe_sentences_kept"], "chat_perplexity_ratio": chat["perplexity_ratio"],
-                "defence_unseen": chat["chats"]["unseen"], "over_refusal": chat["chats"]["over_unseen"]}
-    return top
+        top |= {"chat_perplexity_ratio": chat["perplexity_ratio"], "defence_unseen": chat["chats"]["unseen"],
+                "over_refusal": chat["chats"]["over_unseen"]}
+    # of two defaults, the one that keeps less
+    kept = [row["safe_sentences_kept"] for row in found.values() if row]
+    return top | ({"safe_sentences_kept": min(kept)} if kept else {})
 
 
 def tables_of(document: Mapping[str, Any]) -> list[Table]:

@@ -22,6 +22,7 @@ METHODS = {
     "redact": "editors.redact:Redact",
     "contrast": "editors.contrast:Contrast",
     "dinm": "editors.dinm:Dinm",
+    "soften": "editors.soften:Soften",
     "promote_values": "editors.promote_values:PromoteValues",
 }
 ENTRY_POINT_GROUP = "suture.editors"

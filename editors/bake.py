@@ -69,6 +69,14 @@ def bake(source: Checkpoint, patches: Sequence[Patch], target: Path) -> Checkpoi
     return Checkpoint(target)
 
 
+def is_whole(baked: Checkpoint, digest: str) -> bool:
+    """Whether a folder that `bake` wrote still is the checkpoint of this digest, its index the one that was written."""
+    if not baked.has_digest(digest):
+        return False
+    names = {shard: tuple(sorted(name for name, place in baked.weight_map.items() if place == shard)) for shard in baked.shards}
+    return (baked.folder / INDEX).exists() and (baked.folder / INDEX).read_bytes() == _index(baked.folder, names)
+
+
 def casts(baked: Checkpoint) -> dict[str, dict[str, Cast]]:
     """Patch digest -> parameter -> what rounding to the stored dtype did to the update, of a folder that `bake` wrote."""
     kept = json.loads((baked.folder / CAST).read_text())
@@ -121,10 +129,14 @@ def _write(source: Checkpoint, patches: Sequence[Patch], folder: Path) -> dict[s
             _write_shard(folder / shard, read_tensors(source, names), named, found)
     for name in source.carried_files:
         shutil.copyfile(source.folder / name, folder / name)
+    (folder / INDEX).write_bytes(_index(folder, layout))
+    return found
+
+
+def _index(folder: Path, layout: Mapping[str, Sequence[str]]) -> bytes:
     index = {"metadata": {"total_size": sum(_data_bytes(folder / shard) for shard in layout)},
              "weight_map": {name: shard for shard, names in layout.items() for name in names}}
-    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-    return found
+    return (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _write_shard(path: Path, tensors: dict[str, torch.Tensor], named: Sequence[tuple[str, Patch]],

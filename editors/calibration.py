@@ -21,7 +21,7 @@ from editors.errors import IntegrityError
 FOLDER = Path(__file__).with_name("calibrations")
 ONE_LAYER = ("rome", "finetune")
 AT_A_FIFTH = ("lsdm",)
-ALL_LAYERS = ("depn", "dinm", "promote_values")
+ALL_LAYERS = ("depn", "dinm", "promote_values", "soften")
 MIDDLE_LAYERS = ("contrast",)
 UPPER_LAYERS = ("dama",)
 

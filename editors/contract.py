@@ -193,7 +193,8 @@ class Location(Frozen):
     neurons: tuple[NeuronSet, ...] = ()
     source: Literal["calibration", "sheet", "locator"]
     traced_peak: int | None = None
-    """Layer of the largest indirect effect, where tracing ran; reported, never obeyed (Hase et al. 2023)."""
+    """Layer of the largest indirect effect, where tracing ran; reported, never obeyed (Hase et al. 2023). Of a batch that
+    detoxifies: of the greatest contrast, which DINM's own rule takes."""
     evidence: tuple[Evidence, ...] = ()
 
 

@@ -8,6 +8,7 @@ that call for names, because it is at names that an edit of facts does its damag
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from transformers import DynamicCache
 from editors.anatomy import Anatomy
 from editors.contract import Progress, silent
 from editors.digest import digest_document, digest_file
+from editors.errors import IntegrityError
 from editors.loading import LoadedModel
 from editors.moments import Corpus
 from editors.stored import write_whole
@@ -32,8 +34,14 @@ def default_corpus(model: LoadedModel, base_digest: str, store: Path, progress: 
     path = corpus_file(model.anatomy, base_digest, store)
     if not path.exists():
         rows = _sampled(model, row_count(model.anatomy), progress)
-        write_whole(path, lambda scratch: scratch.write_text(json.dumps(rows)))
+        write_rows(path, rows)
     return _read(path)
+
+
+def write_rows(path: Path, rows: Sequence[Sequence[int]]) -> None:
+    """Keep a base's own text with its digest."""
+    document = {"sha256": digest_document(rows), "rows": rows}
+    write_whole(path, lambda scratch: scratch.write_text(json.dumps(document)))
 
 
 def held_corpus(shapes: Anatomy, base_digest: str, store: Path) -> Corpus | None:
@@ -68,7 +76,21 @@ def openings(model: LoadedModel) -> list[list[int]]:
 
 
 def _read(path: Path) -> Corpus:
-    return Corpus("own-text", tuple(tuple(row) for row in json.loads(path.read_text())))
+    """The text as it was written; that of older versions is its rows alone, without a digest.
+
+    Raises:
+        IntegrityError: the file cannot be read, or holds another text than was written.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        rows = document if isinstance(document, list) else document["rows"]
+        is_whole = rows is document or (document.keys() == {"sha256", "rows"} and digest_document(rows) == document["sha256"])
+        corpus = Corpus("own-text", tuple(tuple(map(int, row)) for row in rows))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path} cannot be read: {type(error).__name__}", f"rm {path}") from error
+    if not is_whole:
+        raise IntegrityError(f"{path} does not have the digest it was written with", f"rm {path}")
+    return corpus
 
 
 @torch.no_grad()

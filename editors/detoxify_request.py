@@ -30,6 +30,8 @@ class Unsafe(Frozen):
 
     prompt: Annotated[str, Field(min_length=1)]
     answer: str | None = None
+    toxic: str | None = None
+    """How the model goes on that is not wanted, as an incident or a corpus shows it. None: its own first choice."""
 
 
 class Benign(Frozen):

@@ -1,7 +1,8 @@
 """DINM: tune one FFN output matrix until safe answers come, held by what the model says elsewhere.
 
 The layer is the one where safe and own answers differ most, each layer measured by its own length
-(`locate.hidden_contrast`); it is found anew for every batch. The change of that matrix is then tuned by Adam:
+(`locate.hidden_contrast`); it is found anew for every batch, unless the batch's location tells it already. The change of
+that matrix is then tuned by Adam:
 
     L = edit_weight * mean -log P(safe answer | unsafe prompt) + KL(edited || parent),
 
@@ -214,7 +215,8 @@ class Dinm:
             Diverged: the loss is not finite.
         """
         model.anatomy.require_plain_output(self.name)
-        layer = hidden_contrast(model, batch).peak(location.layers)
+        located = [layer for layer in location.layers if layer == location.traced_peak]
+        layer = located[0] if located else hidden_contrast(model, batch).peak(location.layers)
         kept = own_pairs(model, constraint(model, batch.detoxifies, self.config.general), self.config.own_tokens)
         learnt = safe_pairs(model, batch)
         tuning = Tuning(model, layer, learnt, kept, self.config.token_budget)

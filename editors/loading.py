@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from editors.anatomy import Anatomy, anatomy_of
 from editors.digest import digest_document, digest_file, digest_tensor
-from editors.errors import BaseNotFound, IntegrityError
+from editors.errors import BaseNotFound, IntegrityError, SutureError
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ class Checkpoint:
         """Parameter name -> shard file name."""
         index = self.folder / INDEX
         if index.exists():
-            return dict(json.loads(index.read_text())["weight_map"])
+            return _read_index(index)
         shards = sorted(path.name for path in self.folder.glob("*.safetensors"))
         if not shards:
             raise BaseNotFound(f"{self.folder} holds no .safetensors file", "convert the model to safetensors first")
@@ -103,14 +103,21 @@ class Checkpoint:
 
     @cached_property
     def tensor_digests(self) -> dict[str, str]:
-        """Parameter name -> tensor digest; independent of how the weights are sharded."""
+        """Parameter name -> tensor digest; independent of how the weights are sharded.
+
+        Raises:
+            IntegrityError: a shard is missing, is no valid safetensors, or lacks a tensor that the index says it holds.
+        """
         digests: dict[str, str] = {}
         for shard in self.shards:
             path = self.folder / shard
             if not path.exists():
                 raise IntegrityError(f"{path} is missing, though {INDEX} names it", "fetch the model again")
             seen = path.stat()
-            digests |= _shard_digests(path, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+            held = _shard_digests(path, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+            if missing := [name for name, place in self.weight_map.items() if place == shard and name not in held]:
+                raise IntegrityError(f"{path} does not hold {missing[0]}, though {INDEX} says so", "fetch the model again")
+            digests |= held
         return digests
 
     @cached_property
@@ -118,6 +125,23 @@ class Checkpoint:
         """The checkpoint's name by content: weights, config and tokenizer."""
         files = {name: digest_file(self.folder / name) for name in self.carried_files}
         return digest_document({"tensors": self.tensor_digests, "files": files})
+
+    def has_digest(self, digest: str) -> bool:
+        """Whether the folder is there and still is the checkpoint of this digest; False for one that cannot be read."""
+        try:
+            return self.folder.is_dir() and self.digest == digest
+        except (SutureError, OSError):
+            return False
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text("utf-8"))["weight_map"]
+        if all(isinstance(shard, str) and Path(shard).name == shard for shard in found.values()):
+            return dict(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"{path} cannot be read: {type(error).__name__}: {error}", "fetch the model again") from error
+    raise IntegrityError(f"{path} names shards that are no files beside it", "fetch the model again")
 
 
 @cache

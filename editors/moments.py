@@ -27,6 +27,8 @@ from editors.stored import read_tensor, write_tensor, write_whole
 
 FORMAT = "suture-second-moment-1"
 CHUNK_TOKENS = 4096
+MOMENT = re.compile(r"[0-9a-f]{64}\.safetensors")
+"""How the file of a moment is called."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def moment_files(model: LoadedModel, layers: Sequence[int], corpus: Corpus, stor
     paths = {layer: _path(model, layer, corpus, store, base_digest, digests) for layer in layers}
     missing = [layer for layer in layers if not paths[layer].exists()]
     if missing:
-        for layer, moment in _measured(model, missing, corpus, progress).items():
+        for layer, moment in measured_moments(model, missing, corpus, progress).items():
             write_tensor(paths[layer], "second_moment", moment,
                          {"format": FORMAT, "corpus": corpus.name, "tokens": str(corpus.tokens)})
     return paths
@@ -130,7 +132,8 @@ def weights_digest(model: LoadedModel, layer: int, digests: dict[str, str] | Non
 
 
 @torch.no_grad()
-def _measured(model: LoadedModel, layers: Sequence[int], corpus: Corpus, progress: Progress) -> dict[int, Tensor]:
+def measured_moments(model: LoadedModel, layers: Sequence[int], corpus: Corpus, progress: Progress) -> dict[int, Tensor]:
+    """Layer -> C (F, F) float32 on the CPU, measured now and kept nowhere."""
     size, top, done = model.anatomy.inner_size, max(layers), 0
     totals = {layer: torch.zeros(size, size, device=model.device) for layer in layers}
     modules = {layer: model.model.get_submodule(model.anatomy.mlp_output_path(layer)) for layer in layers}
@@ -188,5 +191,10 @@ def _pointer(base_digest: str, terms: Mapping[str, str | int], store: Path) -> P
 
 
 def _pointed(pointer: Path) -> Path | None:
-    path = pointer.with_name(pointer.read_text()) if pointer.exists() else None
+    """The moment that a pointer names; None where there is no pointer, or one that rotted: what it names is made again."""
+    try:
+        name = pointer.read_text("utf-8")
+    except (OSError, ValueError):
+        return None
+    path = pointer.with_name(name) if MOMENT.fullmatch(name) else None
     return path if path and path.exists() else None

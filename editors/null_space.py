@@ -114,14 +114,15 @@ def moment_spectra(model: LoadedModel, layers: Sequence[int], corpus: Corpus, st
         IntegrityError: a stored moment is damaged, not finite, or zero.
     """
     moments = moment_files(model, layers, corpus, store, progress, base_digest)
-    missing = [layer for layer in layers if not _file(moments[layer]).exists()]
+    missing = [layer for layer in layers if not spectrum_file(moments[layer]).exists()]
     for done, layer in enumerate(missing):
         found = spectrum_of(read_moment(moments[layer]).to(model.device))
-        write_tensor(_file(moments[layer]), "spectrum", torch.cat([found.values[None], found.vectors]).float().cpu(),
+        write_tensor(spectrum_file(moments[layer]), "spectrum", torch.cat([found.values[None], found.vectors]).float().cpu(),
                      {"format": FORMAT})
         progress("spectra", done + 1, len(missing))
-    return Spectra({layer: _file(path) for layer, path in moments.items()})
+    return Spectra({layer: spectrum_file(path) for layer, path in moments.items()})
 
 
-def _file(moment: Path) -> Path:
+def spectrum_file(moment: Path) -> Path:
+    """Where the spectrum of a stored moment is kept: beside it."""
     return moment.with_name(f"{moment.stem}.spectrum.safetensors")

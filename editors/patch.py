@@ -159,16 +159,17 @@ def load_patch(folder: Path, expected_digest: str | None = None) -> Patch:
         if parsed["format"] != FORMAT:
             raise IntegrityError(f"{folder}/patch.json has the format {parsed['format']!r}, not {FORMAT!r}")
         edits = tuple(_edit_from(entry, tensors) for entry in parsed["edits"])
+        promised, provenance = str(parsed["tensors_sha256"]), parsed["provenance"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise IntegrityError(f"the patch in {folder} cannot be read: {error}", "pull it again from the store") from error
     for what, found, expected in (
         ("patch.json", digest_bytes(document), expected_digest),
-        ("patch.safetensors", digest_bytes((folder / "patch.safetensors").read_bytes()), parsed["tensors_sha256"]),
+        ("patch.safetensors", digest_bytes((folder / "patch.safetensors").read_bytes()), promised),
     ):
         if expected is not None and found != expected:
             raise IntegrityError(f"{folder}/{what} has SHA-256 {found}, expected {expected}", "pull it again from the store")
     memory = {name.removeprefix(MEMORY): tensor for name, tensor in tensors.items() if name.startswith(MEMORY)}
-    return Patch(edits, parsed["provenance"], memory)
+    return Patch(edits, provenance, memory)
 
 
 def _edit_from(entry: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> TensorEdit:

@@ -1,9 +1,10 @@
-"""Ring the bell for what a flow ended with."""
+"""Ring the bell for what a flow ended with, and tell Prefect."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from flows.events import emit
 from flows.settings import read_settings
 from tasks.notify import Bell, Event
 
@@ -13,7 +14,9 @@ BY_STATE: dict[str, Event] = {"pending": "waiting", "refused": "refused", "servi
 
 def announce(event: Event, answer: dict[str, Any], by: str | None = None) -> dict[str, Any]:
     """Tell what an answer is about, and give it back."""
-    Bell(read_settings().notify).ring(event, {**answer, "by": by})
+    told = {**answer, "by": by}
+    emit(event, told)
+    Bell(read_settings().notify).ring(event, told)
     return answer
 
 

@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from editors.errors import ConfigError
-from flows import cli_keeping, cli_rounds, console
+from flows import cli_keeping, cli_rounds, cli_serving, console
 from flows.cli_options import (
     BaseArgument,
     ByOption,
     ChannelArgument,
     JsonOption,
     ModelOption,
+    PromotionReasonOption,
     ReasonOption,
     SheetArgument,
     VersionArgument,
@@ -146,7 +147,7 @@ def approve(
 
 @app.command()
 def promote(
-    version: VersionArgument, by: ByOption = None, reason: ReasonOption = "approved", as_json: JsonOption = False
+    version: VersionArgument, by: ByOption = None, reason: PromotionReasonOption = None, as_json: JsonOption = False
 ) -> None:
     """Publish an approved version and move its channel to it. Of two at once, one wins; the other is told who did.
 
@@ -253,7 +254,8 @@ def show(version: VersionArgument, as_json: JsonOption = False) -> None:
         _print(release.show(settings, version), console.show_version, as_json)
 
 
-for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve, cli_keeping.sign, cli_keeping.gc):
+for command in (cli_rounds.inbox, cli_rounds.verify, cli_rounds.serve, cli_rounds.team, cli_rounds.approvals,
+                cli_keeping.sign, cli_keeping.gc, cli_serving.serve_model, cli_serving.listen):
     app.command()(command)
 
 

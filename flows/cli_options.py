@@ -20,13 +20,19 @@ ChannelArgument = Annotated[str, typer.Argument(help="A line of releases, for ex
 ModelOption = Annotated[str | None, typer.Option("--model", help="The model's name, where several have this channel.")]
 ByOption = Annotated[str | None, typer.Option("--by", help="Who decides. Default: the user running this.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the ledger.")]
+PromotionReasonOption = Annotated[
+    str | None, typer.Option("--reason", help="Why; kept in the ledger. Default: what those said who approved it.")]
 
 
 @contextmanager
 def answering(as_json: bool) -> Iterator[Settings]:
     """Give the settings, and turn a typed error into a message and its exit code."""
+    from flows.logs import begin_logs
+
     try:
-        yield read_settings()
+        settings = read_settings()
+        begin_logs(settings.log_format)
+        yield settings
     except SutureError as error:
         console.show_error(error, as_json)
         raise typer.Exit(error.exit_code) from error

@@ -70,3 +70,34 @@ def serve(
         from flows.serve import serve as keep_serving
 
         keep_serving(settings, inbox, every, verify or [])
+
+
+def team(
+    inbox: Annotated[str | None, typer.Option("--inbox", help="A folder or s3://bucket/prefix to look into.")] = None,
+    every: Annotated[float, typer.Option("--every", min=1, help="Seconds between two looks.")] = 60.0,
+    verify: Annotated[list[str] | None, typer.Option("--verify", help="A channel to verify every night.")] = None,
+) -> None:
+    """Start all that a team shares on this machine, and work for it: Prefect and MLflow on PostgreSQL, S3 with TLS, a worker.
+
+    It prints where they are, and the file that leads other commands to them. Needs PostgreSQL: `apt-get install postgresql`.
+    Everything is on 127.0.0.1 only and stops with it; what they hold stays in `$SUTURE_HOME/team`. Stop with Ctrl-C.
+
+    Example: `suture team --inbox ./inbox`
+    """
+    with answering(as_json=False) as settings:
+        from flows.team import team as keep_working
+
+        keep_working(settings, inbox, every, verify or [])
+
+
+def approvals(as_json: JsonOption = False) -> None:
+    """Answer the tags by which people decide on MLflow's pages: `suture.approve` and `suture.refuse`, each with a name.
+
+    The policy says whether that name may. Nothing proves who set a tag. The answer stands in the tag `suture.answer`.
+
+    Example: `suture approvals`
+    """
+    with answering(as_json) as settings:
+        from flows.asks import answer_asks
+
+        print_answer(answer_asks(settings), console_rounds.show_asks, as_json)

@@ -75,7 +75,7 @@ def show_plan(answer: dict[str, Any]) -> None:
     out.print("[bold]Nothing was changed.[/] The edit would be this:")
     _places(out, {**answer["plan"], "memory": f"{answer['estimate']['memory_bytes'] / 2**30:.2f} GiB at the peak",
                   "arithmetic": f"{answer['estimate']['flops'] / 1e12:.1f} TFLOP",
-                  "time": f"about {answer['estimate']['seconds']:.0f} s on this machine for locating and editing"})
+                  "time": f"{answer['estimate']['seconds']:.1f} s of arithmetic here; loading and measuring on top"})
     for warning in answer["warnings"]:
         out.print(f"[yellow]![/] {_safe(warning)}")
     _next(out, answer["next"])
@@ -208,7 +208,8 @@ def show_version(answer: dict[str, Any]) -> None:
 
 
 def _headline(out: Console, answer: dict[str, Any]) -> None:
-    counts = f"{len(answer['verdict']['rules'])} rules, {answer['request_count']} requests"
+    asked = answer["request_count"]
+    counts = f"{len(answer['verdict']['rules'])} rules, {asked} request{'s' if asked != 1 else ''}"
     if answer["passed"]:
         out.rule(f"[bold green]passed[/] {counts}")
     else:

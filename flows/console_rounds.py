@@ -31,3 +31,14 @@ def show_verified(answer: dict[str, Any]) -> None:
     for note in answer["notes"]:
         out.print(f"[yellow]![/] {_safe(note)}")
     _next(out, answer["next"])
+
+
+def show_asks(answer: dict[str, Any]) -> None:
+    """A line for each tag that was answered."""
+    out = _console()
+    for name, mark in (("decided", "[green]decided[/]"), ("denied", "[bold red]denied[/]")):
+        for one in answer[name]:
+            out.print(f"{mark} {one['version']}: {_safe(one['answer'])}")
+    if not answer["decided"] and not answer["denied"]:
+        out.print("no tag asks for anything")
+    _next(out, answer["next"])

@@ -25,6 +25,7 @@ from flows.stages import (
 )
 from tasks.house import House
 from tasks.intake import served_version
+from tasks.machine import watched
 from tasks.records import Located, Order, Registered
 from tasks.register import find_version
 
@@ -43,7 +44,7 @@ def edit(sheet: str) -> dict[str, Any]:
         SheetError: the sheet is wrong, or a request is not sane.
         SutureError: whatever else a user can cause, each typed.
     """
-    with open_house(read_settings()) as house:
+    with open_house(read_settings()) as house, watched(house, "edit"):
         order = take_in(sheet, house)
         served = served_version(order, house)
         if served is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from editors.errors import ConfigError
+from flows.logs import begin_logs
 from flows.progress import current
 from flows.services import services
 from flows.settings import Settings
@@ -18,11 +19,12 @@ from tasks.signing import Signer
 @contextmanager
 def open_house(settings: Settings) -> Iterator[House]:
     """The house of these settings, its store ready, inside the block."""
+    begin_logs(settings.log_format)
     Bell(settings.notify).check()
     with services(settings, prefect=False) as held:
         yield House(root=settings.root, store=held.store(), mlflow_uri=held.mlflow_uri, user=settings.user,
                     device=settings.device, progress=current().step, privacy_key=privacy_key_of(settings),
-                    signer=signer_of(settings))
+                    signer=signer_of(settings), watch_seconds=settings.system_metrics_seconds)
 
 
 def signer_of(settings: Settings) -> Signer | None:

@@ -13,6 +13,8 @@ from flows.house import open_house
 from flows.settings import read_settings
 from flows.stages import move_back
 from tasks import channel as channels
+from tasks.intent import one_back
+from tasks.manifest import Cause
 from tasks.store import Store
 
 
@@ -29,14 +31,17 @@ def rollback(
     """
     with open_house(read_settings()) as house:
         name = find_channel(house.store, channel, model)
-        moved = move_back(name, channel, to, by, reason, house)
-        answer = {
-            "model": name, "channel": channel, "version": moved.to_version, "left": moved.from_version,
-            "sequence": moved.sequence, "manifest": moved.manifest, "files": len(moved.files),
-            "warnings": _warnings(house.store, name, moved.from_version, moved.to_version),
-            "digests": {file: blob.sha256 for file, blob in moved.files.items()},
-            "next": [f"suture history {channel}", f"suture pull {channel} ./model"]}
-        return announce("rolled back", answer, by)
+        pointer, _ = channels.read_pointer(house.store, name, channel)
+        # until the answer is complete: whoever did not get it says the same again
+        with one_back(house.root / "work" / "intents", pointer, Cause(by, reason)) as began:
+            moved = move_back(name, channel, to, Cause(by, reason), began, house)
+            answer = {
+                "model": name, "channel": channel, "version": moved.to_version, "left": moved.from_version,
+                "sequence": moved.sequence, "manifest": moved.manifest, "files": len(moved.files),
+                "warnings": _warnings(house.store, name, moved.from_version, moved.to_version),
+                "digests": {file: blob.sha256 for file, blob in moved.files.items()},
+                "next": [f"suture history {channel}", f"suture pull {channel} ./model"]}
+            return announce("rolled back", answer, by)
 
 
 def _warnings(store: Store, model: str, left: str | None, version: str) -> list[str]:

@@ -80,7 +80,7 @@ def calibrate(settings: Settings, base: str, facts: str | None, methods: list[st
         return flow(base, facts, methods)
 
 
-def promote(settings: Settings, version: str, by: str, reason: str, *, quiet: bool) -> dict[str, Any]:
+def promote(settings: Settings, version: str, by: str, reason: str | None, *, quiet: bool) -> dict[str, Any]:
     """Run `flows.promote.promote`."""
     with _ready(settings, quiet=quiet, model=False):
         from flows.promote import promote as flow

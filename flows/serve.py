@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from flows.events import NAMES
 from flows.services import services
 from flows.settings import Settings
 
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("suture")
 NAME = "served"
-LOGGED = {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true"}
-"""Nobody watches a served run: what Prefect says of it is kept with it."""
+LOGGED = {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true",
+          "PREFECT_LOGGING_EXTRA_LOGGERS": "suture", "PREFECT_RUNNER_POLL_FREQUENCY": "3"}
+"""Nobody watches a served run: what Prefect says of it is kept with it. Who answered a form does not wait long."""
+ASKED_EVERY = timedelta(minutes=5)
+"""How often MLflow's tags are looked at."""
 
 
 def serve(settings: Settings, inbox: str | None, every_seconds: float, channels: list[str]) -> None:
@@ -35,6 +39,8 @@ def deployments(inbox: str | None, every_seconds: float, channels: list[str]) ->
     from prefect.deployments.runner import EntrypointType
     from prefect.schedules import Cron, Interval
 
+    from flows.approvals import approvals
+    from flows.approve import approve
     from flows.calibrate import calibrate
     from flows.edit import edit
     from flows.inbox import inbox as inbox_flow
@@ -46,11 +52,22 @@ def deployments(inbox: str | None, every_seconds: float, channels: list[str]) ->
 
     looks: list[Any] = [Interval(timedelta(seconds=every_seconds), parameters={"place": inbox})] if inbox else []
     nights: list[Any] = [Cron("0 4 * * *", timezone="UTC", parameters={"channel": channel}) for channel in channels]
-    scheduled: dict[Any, list[Any]] = {inbox_flow: looks, verify: nights}
+    scheduled: dict[Any, list[Any]] = {inbox_flow: looks, verify: nights, approvals: [Interval(ASKED_EVERY)]}
+    started: dict[Any, list[Any]] = {approve: [waiting()]}
     # by module: a run finds the installed flow whatever folder this was started in
-    made: list[Any] = [flow.to_deployment(NAME, schedules=scheduled.get(flow), entrypoint_type=EntrypointType.MODULE_PATH)
-                       for flow in (edit, inbox_flow, promote, rollback, remove, warm, calibrate, verify)]
+    made: list[Any] = [flow.to_deployment(NAME, schedules=scheduled.get(flow), triggers=started.get(flow),
+                                           entrypoint_type=EntrypointType.MODULE_PATH)
+                       for flow in (edit, inbox_flow, approve, approvals, promote, rollback, remove, warm, calibrate, verify)]
     return made
+
+
+def waiting() -> Any:
+    """What starts the flow `approve`: a candidate that waits."""
+    from prefect.events import DeploymentEventTrigger
+
+    return DeploymentEventTrigger(
+        name="approve a candidate that waits", match={"prefect.resource.id": "suture.version.*"}, expect={NAMES["waiting"]},
+        parameters={"version": "{{ event.payload.version }}"})
 
 
 @contextmanager

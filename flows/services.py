@@ -50,7 +50,8 @@ class Services:
             location = endpoint_of(self._s3.wait_ready()).location(BUCKET)
         else:
             location = StoreLocation.parse(self.settings.store or "", endpoint_url=self.settings.endpoint_url,
-                                           ca_bundle=self.settings.ca_bundle)
+                                           ca_bundle=self.settings.ca_bundle, kms_key=self.settings.kms_key,
+                                           lock_days=self.settings.lock_days)
         store = Store(replace(location, verifier=verifier_of(self.settings)))
         store.ensure_bucket()
         return store

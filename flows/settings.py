@@ -26,6 +26,11 @@ class Settings(BaseSettings):
     """S3 endpoint other than AWS; AWS_ENDPOINT_URL_S3 works too. Keys come from boto3's own chain."""
     ca_bundle: Path | None = None
     """Certificate authority of a private endpoint, PEM."""
+    kms_key: str | None = None
+    """AWS KMS key, by ARN or alias, for what is written to the store. None: the bucket's own encryption."""
+    lock_days: float | None = Field(None, gt=0, le=36500)
+    """Days for which releases, decisions, the ledger and their blobs cannot be destroyed, where the bucket has object lock.
+    None: as the bucket says. Longer than any rollback, shorter than any duty to erase."""
     mlflow_uri: str | None = Field(None, validation_alias=AliasChoices("SUTURE_MLFLOW_URI", "MLFLOW_TRACKING_URI"))
     """MLflow tracking and registry server. None: SQLite in the home."""
     prefect_api_url: str | None = Field(None, validation_alias=AliasChoices("SUTURE_PREFECT_API_URL", "PREFECT_API_URL"))
@@ -39,6 +44,14 @@ class Settings(BaseSettings):
     notify: SecretStr | None = None
     """Whom to tell of a candidate that waits, a refusal, a promotion, a rollback and an alarm: Apprise addresses, parted by
     spaces. None: nobody."""
+
+    log_format: Literal["text", "json"] = "text"
+    """Log lines for people, or one JSON document a line, with run, stage and request ids."""
+    system_metrics_seconds: float = Field(0.0, ge=0, le=3600)
+    """How often MLflow samples processor, memory, disk, network and GPU while a sheet is carried out. 0: never."""
+
+    webhook_secret: SecretStr | None = None
+    """What the registry's webhooks are signed with; `suture listen` believes no other."""
 
     privacy_key: SecretStr | None = None
     """Key of the seals of forget requests, 32 characters or more. None: `privacy_key_file`."""
@@ -94,4 +107,4 @@ def read_settings() -> Settings:
 
 def _given(problem: Any) -> str:
     """What was given, unless it may be a key."""
-    return "" if any(word in str(problem["loc"]) for word in ("key", "notify")) else f", got {problem['input']!r}"
+    return "" if any(word in str(problem["loc"]) for word in ("key", "notify", "secret")) else f", got {problem['input']!r}"

@@ -5,6 +5,8 @@ Nothing is cached or kept by Prefect: a stage finds its own finished output by t
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -15,7 +17,8 @@ from typing import ParamSpec, TypeVar
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from editors.errors import SutureError, Withheld
+from editors.errors import StoreError, SutureError, Withheld
+from flows.logs import about_stage
 from flows.progress import current
 from tasks import channel as channels
 from tasks import decisions, ledger, publish
@@ -64,6 +67,24 @@ def discreet(title: str, args: Sequence[object], is_private: Callable[[Sequence[
                        "run it again; if it fails again, report the kind and the place") from None
 
 
+@contextmanager
+def roomy(title: str) -> Iterator[None]:
+    """A full disk is a typed error, whichever library met it first.
+
+    Raises:
+        StoreError: there is no room; what was finished before is kept.
+    """
+    try:
+        yield
+    except SutureError:
+        raise
+    except Exception as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise StoreError(f"the stage {title} could not write: {os.strerror(errno.ENOSPC)}",
+                         "free some space in SUTURE_HOME and run the same command again; finished work is kept") from error
+
+
 def holds_secrets(args: Sequence[object]) -> bool:
     """Whether an order among the arguments withdraws secrets."""
     return any(isinstance(given, Order) and given.batch.forgets for given in args)
@@ -76,8 +97,8 @@ def stage(title: str, is_private: Callable[[Sequence[object]], bool] = holds_sec
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def announced(*args: P.args, **kwargs: P.kwargs) -> R:
-            current().stage(title)
-            with discreet(title, args, is_private):
+            with about_stage(title, args), discreet(title, args, is_private), roomy(title):
+                current().stage(title)
                 return function(*args, **kwargs)
 
         return task(name=title, cache_policy=NO_CACHE, persist_result=False)(announced)
@@ -146,9 +167,9 @@ def point_channel(release: publish.Release, channel: str, by: str, reason: str, 
 
 
 @stage("rollback")
-def move_back(model: str, channel: str, to: str | None, by: str, reason: str, house: House) -> publish.Moved:
+def move_back(model: str, channel: str, to: str | None, cause: Cause, began: str, house: House) -> publish.Moved:
     """Move the channel back, enter it into the ledger, and mirror both in the registry."""
-    moved = publish.rollback(house.store, model, channel, Cause(by, reason), to)
+    moved = publish.rollback(house.store, model, channel, cause, to, began)
     mirror(model, channel, house)
     return moved
 

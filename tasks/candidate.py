@@ -190,7 +190,7 @@ def _candidate(store: Store, dossier: Dossier, baked: Checkpoint) -> Candidate:
         files=folder_files(baked), verdict=_put(store, serialise(verdict)), artefacts=artefacts,
         state="passed" if verdict.passed else "refused", policy=verdict.policy_digest, channel=dossier.channel,
         rules=_put(store, dossier.policy.content) if dossier.policy else None, requesters=dossier.requesters,
-    )
+    ).sealed()
 
 
 def _stack_entry(store: Store, brought: Brought) -> StackEntry:
@@ -213,7 +213,7 @@ def _judged_anew(store: Store, former: Candidate, candidate: Candidate) -> Candi
                           "change the edit itself (method, layers, requests) to make another version")
     key = candidate_key(former.model, former.version)
     body, etag = store.get_bytes(key)
-    renewed = candidate.model_copy(update={"supersedes": _put(store, body).sha256})
+    renewed = candidate.model_copy(update={"supersedes": _put(store, body).sha256}).sealed()
     store.swap_pointer(key, serialise(renewed), etag)
     return renewed
 

@@ -43,7 +43,7 @@ def edit(order: Order, located: Located, house: House) -> Edited:
 
 def _bake(order: Order, patch_folder: Path, patch_digest: str, house: House) -> tuple[Path, str]:
     """The candidate's folder and checkpoint digest; a folder damaged since it was first baked is baked again."""
-    from editors.bake import bake
+    from editors.bake import bake, is_whole
     from editors.loading import Checkpoint
     from editors.patch import load_patch
 
@@ -58,7 +58,7 @@ def _bake(order: Order, patch_folder: Path, patch_digest: str, house: House) -> 
     inputs = {"parent": order.parent_digest, "patch": patch_digest}
     done = house.workspace.run("bake-1", inputs, work)
     checkpoint = done.document["checkpoint"]
-    if not target.exists() or Checkpoint(target).digest != checkpoint:
+    if not is_whole(Checkpoint(target), checkpoint):
         again = work(done.folder)["checkpoint"]
         if again != checkpoint:
             raise IntegrityError(f"the candidate in {target} comes out as {again[:12]}, before as {checkpoint[:12]}",

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from editors.loading import Checkpoint
+from editors.patch import load_patch
 from tasks import channel as channels
 from tasks.candidate import Brought, Dossier, stage_candidate, upload
 from tasks.house import House
-from tasks.manifest import BaseReference, candidate_digest, version_of
+from tasks.manifest import BaseReference, StackEntry, candidate_digest, version_of
 from tasks.measure import read_measurements
 from tasks.method import method_of
 from tasks.policy import policy_of
 from tasks.records import Edited, Judged, Located, Measured, Order, Registered
 from tasks.register import register_candidate
 from tasks.run_record import Submission
+from tasks.search import search
+from validations.about import About, Command, Picture, Step
 from validations.certificate import commands, render_certificate
-from validations.page import About, Command, Picture, render_page
+from validations.page import render_page
+from validations.weights import changed_weights
+
+if TYPE_CHECKING:
+    from validations.nearby import Search
 
 CERTIFICATE = "certificate.html"
 
@@ -31,11 +39,12 @@ def enrol(order: Order, located: Located, edited: Edited, measured: Measured, ju
         StoreError: the store cannot be reached, forbids, or failed.
         ServiceError: the tracking server cannot be reached, or failed.
     """
-    about = about_edit(order, located, edited, judged, house)
+    found, nearby = search(order, edited.candidate_folder, house)
+    about = about_edit(order, located, edited, judged, found, house)
     page, certificate = write_page(order, about, measured, judged), write_certificate(order, about, measured, judged)
     evidence = {Path(item.path).name: located.folder / item.path for item in located.location.evidence}
     artefacts = {"page.html": page, **({CERTIFICATE: certificate} if certificate else {}),
-                 "expectations.json": judged.folder / "expectations.json", **evidence}
+                 "expectations.json": judged.folder / "expectations.json", "nearby.json": nearby, **evidence}
     state = channels.read(house.store, order.model, order.channel)
     parent = state.manifest if state and order.parent_version else None
     dossier = Dossier(
@@ -50,23 +59,29 @@ def enrol(order: Order, located: Located, edited: Edited, measured: Measured, ju
         candidate=staged.candidate, base_folder=order.base_folder, patches=(*order.stack, edited.folder), batch=order.batch,
         location=located.location, options=method_of(order, house).options, measurements=dossier.measurements,
         verdict=judged.verdict, requester=order.requester, artefacts=artefacts)
-    found = register_candidate(house.mlflow_uri, house.mlflow_artifacts, submission)
+    entered = register_candidate(house.mlflow_uri, house.mlflow_artifacts, submission)
     return Registered(version=staged.candidate.version, digest=staged.candidate.digest, state=staged.candidate.state,
-                      registry_name=found.name, registry_number=found.number, run_id=found.run_id, uri=found.uri, page=page,
-                      certificate=certificate)
+                      registry_name=entered.name, registry_number=entered.number, run_id=entered.run_id, uri=entered.uri,
+                      page=page, certificate=certificate)
 
 
-def about_edit(order: Order, located: Located, edited: Edited, judged: Judged, house: House) -> About:
+def about_edit(order: Order, located: Located, edited: Edited, judged: Judged, found: Search, house: House) -> About:
     """What the pages tell beyond the verdict."""
     method = method_of(order, house)
     digest = candidate_digest(order.base_digest, (*order.patch_digests, edited.patch_digest), edited.candidate_digest)
     version = version_of(digest)
+    parent = channels.read_version(house.store, order.model, order.parent_version) if order.parent_version else None
+    patch = load_patch(edited.folder)
+    own = Step(edited.patch_digest, order.batch.purpose, method.name, len(order.batch.requests), is_new=True)
     return About(
         model=order.model, version=version, channel=order.channel, method=method.name,
         provenance=_provenance(order, located, edited, method.source),
         pictures=[Picture(item.title, located.folder / item.path) for item in located.location.evidence
                   if item.kind == "picture"],
-        commands=next_steps(version, judged.verdict.passed), warnings=order.warnings)
+        commands=next_steps(version, judged.verdict.passed, order.channel), warnings=order.warnings,
+        stack=(*steps_of(parent.stack if parent else ()), own),
+        weights=changed_weights(Checkpoint(order.parent_folder), Checkpoint(edited.candidate_folder), (patch,)),
+        search=found)
 
 
 def write_page(order: Order, about: About, measured: Measured, judged: Judged) -> Path:
@@ -106,9 +121,15 @@ def _provenance(order: Order, located: Located, edited: Edited, source: str) -> 
             "sheet": order.sheet_digest, "requested by": order.requester}
 
 
-def next_steps(version: str, passed: bool) -> list[Command]:
+def steps_of(stack: Iterable[StackEntry]) -> tuple[Step, ...]:
+    """The patches that were there before."""
+    return tuple(Step(entry.digest, entry.purpose, entry.method, entry.request_count) for entry in stack)
+
+
+def next_steps(version: str, passed: bool, channel: str) -> list[Command]:
     """What a person who read the verdict page types next."""
     if not passed:
         return [Command("Look at the refused weights", f"suture pull --version {version} ./refused")]
     return [Command("Approve it", f'suture approve {version} --by NAME --reason "..."'),
-            Command("Publish it to its channel", f"suture promote {version}")]
+            Command("Publish it to its channel", f"suture promote {version}"),
+            Command("Take the channel back, bit for bit, should it go wrong", f'suture rollback {channel} --reason "..."')]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from editors.digest import canonical_json, digest_file
 from editors.errors import PromotionConflict
 from editors.loading import Checkpoint
+from editors.patch import load_patch
 from tasks import channel as channels
 from tasks.candidate import Brought, Dossier, stage_candidate, upload
-from tasks.enrol import next_steps
+from tasks.enrol import next_steps, steps_of
 from tasks.house import House
 from tasks.manifest import ReleaseManifest, candidate_digest, version_of
 from tasks.measure import read_measurements
@@ -18,7 +20,10 @@ from tasks.records import Judged, Measured, Registered, Remaining, Removal
 from tasks.register import register_candidate
 from tasks.removal import RECORD
 from tasks.run_record import Submission
-from validations.page import About, render_page
+from tasks.search import search
+from validations.about import About
+from validations.page import render_page
+from validations.weights import changed_weights
 
 
 def enrol_removal(removal: Removal, remaining: Remaining, measured: Measured, judged: Judged, house: House) -> Registered:
@@ -35,7 +40,7 @@ def enrol_removal(removal: Removal, remaining: Remaining, measured: Measured, ju
     if parent.patch_digests != order.patch_digests:
         raise PromotionConflict(f"version {parent.version} is not the one that the removal began with", order.sheet)
     measurements = read_measurements(measured)
-    page = _write_page(removal, remaining, measured, judged)
+    page = _write_page(removal, remaining, measured, judged, house)
     record = page.with_name(RECORD)
     record.write_bytes(canonical_json({
         "format": "suture-removal-1", "version": removal.version, "patch": order.patch_digests[place], "by": removal.by,
@@ -63,17 +68,23 @@ def _readdressed(parent: ReleaseManifest, removal: Removal, remaining: Remaining
     return tuple(Brought(folder, entry.method, batch) for folder, entry, batch in zip(folders, entries, batches, strict=True))
 
 
-def _write_page(removal: Removal, remaining: Remaining, measured: Measured, judged: Judged) -> Path:
+def _write_page(removal: Removal, remaining: Remaining, measured: Measured, judged: Judged, house: House) -> Path:
     """The verdict page, beside the verdict."""
     order = removal.order
     digests = [digest_file(folder / "patch.json") for folder in remaining.stack]
     version = version_of(candidate_digest(order.base_digest, digests, remaining.edited.candidate_digest))
+    parent = channels.read_version(house.store, order.model, str(order.parent_version))
+    before = steps_of(entry for entry in parent.stack if entry.digest != order.patch_digests[removal.place])
     about = About(
         model=order.model, version=version, channel=order.channel, method="removal",
         provenance={"base": f"{order.base} ({order.base_digest})", "parent": str(order.parent_version),
                     "taken out": f"the edit of version {removal.version}, patch {order.patch_digests[removal.place]}",
                     "requested by": removal.by, "reason": removal.reason},
-        commands=next_steps(version, judged.verdict.passed))
+        commands=next_steps(version, judged.verdict.passed, order.channel),
+        stack=[replace(step, digest=digest) for step, digest in zip(before, digests, strict=True)],
+        weights=changed_weights(Checkpoint(order.parent_folder), Checkpoint(remaining.edited.candidate_folder),
+                                (load_patch(remaining.edited.folder),)),
+        search=search(order, remaining.edited.candidate_folder, house)[0])
     path = judged.folder.parent / f"{judged.folder.name}-page" / "page.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_page(judged.verdict, read_measurements(measured), order.batch, about), encoding="utf-8")

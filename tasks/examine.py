@@ -1,4 +1,4 @@
-"""Order -> what a model shows where its purpose asks more than every edit is asked.
+"""Order -> what a model shows where its purpose, or an earlier edit of its line, asks more than every edit is asked.
 
 Parent and candidate are asked each alone; what one model showed is found again when it was asked the same before.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tasks.ask_bias import AskBias
+from tasks.ask_earlier import AskEarlier
 from tasks.ask_safety import AskSafety
 from tasks.ask_secrets import AskSecrets
 from tasks.house import House
@@ -23,16 +24,13 @@ if TYPE_CHECKING:
 
 
 class Asker(Protocol):
-    """What one purpose asks, for one order."""
+    """What is asked of both models, for one order."""
 
     def key(self, model_digest: str, reference: Examination | None) -> str:
         """The address of what one model shows; `reference` is the parent's where the model is a candidate."""
 
     def examine(self, model: LoadedModel, reference: Examination | None, progress: Progress) -> Examination:
         """Ask it."""
-
-    def satisfied(self, parent: Examination) -> dict[str, bool]:
-        """Request id -> whether the parent does already what it asks."""
 
 
 ASKERS: dict[str, type[AskSecrets] | type[AskSafety] | type[AskBias]] = {
@@ -49,16 +47,18 @@ class Examined:
 
 
 def examined(order: Order, candidate: Checkpoint, house: House) -> Examined:
-    """What the purpose asks beyond every edit's probes, of parent and candidate; nothing where it asks no more."""
+    """What is asked beyond every edit's probes, of parent and candidate; nothing where nothing more is asked."""
     from editors.loading import Checkpoint
     from validations.examination import rows_of, transcripts_of
 
-    if order.batch.purpose not in ASKERS:
-        return Examined()
-    asker = ASKERS[order.batch.purpose](order, house)
-    before = _shown(asker, Checkpoint(order.parent_folder), None, house)
-    after = _shown(asker, candidate, before, house)
-    return Examined(rows_of(before, after), transcripts_of(before, after))
+    rows: list[Measurement] = []
+    said: list[Transcript] = []
+    for asker in _askers(order, house):
+        before = _shown(asker, Checkpoint(order.parent_folder), None, house)
+        after = _shown(asker, candidate, before, house)
+        rows += rows_of(before, after)
+        said += transcripts_of(before, after)
+    return Examined(tuple(rows), tuple(said))
 
 
 def satisfied(order: Order, house: House) -> dict[str, bool]:
@@ -71,9 +71,15 @@ def satisfied(order: Order, house: House) -> dict[str, bool]:
     return asker.satisfied(_shown(asker, Checkpoint(order.parent_folder), None, house))
 
 
-def asked(order: Order, house: House) -> str:
-    """Digest of what the purpose, one of `ASKERS`, asks and how."""
-    return ASKERS[order.batch.purpose](order, house).key("", None)
+def asked(order: Order, house: House) -> list[str]:
+    """Digests of what is asked beyond every edit's probes, and how."""
+    return [asker.key("", None) for asker in _askers(order, house)]
+
+
+def _askers(order: Order, house: House) -> list[Asker]:
+    own: list[Asker] = [ASKERS[order.batch.purpose](order, house)] if order.batch.purpose in ASKERS else []
+    earlier = AskEarlier(order, house)
+    return [*own, earlier] if earlier.requests else own
 
 
 def _shown(asker: Asker, checkpoint: Checkpoint, reference: Examination | None, house: House) -> Examination:

@@ -28,6 +28,8 @@ class House:
     """Signs releases; None: they stay unsigned."""
     device: str = "auto"
     progress: Progress = silent
+    watch_seconds: float = 0.0
+    """How often the machine is sampled while an edit runs; 0: never."""
 
     @property
     def workspace(self) -> Workspace:

@@ -6,6 +6,7 @@ Workers on several machines need one file system whose rename is atomic, and clo
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
@@ -65,6 +66,9 @@ class FolderClaim:
             os.rename(self.path, self.root / outcome / f"{self.since}.{self.name}")
         except FileNotFoundError:
             return False
+        for partial in self._answer(outcome).parent.glob(f".{glob.escape(self._answer(outcome).name)}.*"):
+            # of a worker that was killed while it wrote
+            partial.unlink(missing_ok=True)
         return True
 
     def give_back(self) -> None:
@@ -153,4 +157,9 @@ def _write(path: Path, body: bytes) -> None:
         file.write(body)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        partial.replace(path)
+    except FileNotFoundError:
+        # another worker has taken the sheet over, and its answer is there
+        if not path.exists():
+            raise

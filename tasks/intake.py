@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from editors.bake import bake
+from editors.bake import bake, is_whole
 from editors.contract import EditBatch, EditRequest
 from editors.errors import ConfigError, IntegrityError, SheetError
 from editors.loading import Checkpoint
@@ -86,10 +87,11 @@ def served_version(order: Order, house: House) -> str | None:
 
 
 def find_base(reference: str, house: House) -> Checkpoint:
-    """The base in one shard per layer, so that releases of it share every untouched shard.
+    """The base in one shard per layer, so that releases of it share every untouched shard. A copy that rotted is made anew.
 
     Raises:
         BaseNotFound: it leads nowhere.
+        IntegrityError: it is damaged where the reference leads.
     """
     if reference.startswith("s3://"):
         found = released_base(reference, house)
@@ -97,7 +99,10 @@ def find_base(reference: str, house: House) -> Checkpoint:
         found = registered_base(reference, house)
     else:
         found = local_base(reference, house.cache)
-    return bake(found, (), house.root / "work" / "models" / found.digest[:32])
+    target = house.root / "work" / "models" / found.digest[:32]
+    if not is_whole(Checkpoint(target), found.digest):
+        shutil.rmtree(target, ignore_errors=True)
+    return bake(found, (), target)
 
 
 def materialise(base: Checkpoint, folders: tuple[Path, ...], house: House, expected: str) -> Checkpoint:
@@ -110,11 +115,9 @@ def materialise(base: Checkpoint, folders: tuple[Path, ...], house: House, expec
         return base
     patches = [load_patch(folder) for folder in folders]
     target = model_folder(house, base.digest, tuple(patch.digest for patch in patches))
-    if target.exists():
-        found = Checkpoint(target)
-        if found.digest == expected:
-            return found
-        shutil.rmtree(target)
+    if is_whole(Checkpoint(target), expected):
+        return Checkpoint(target)
+    shutil.rmtree(target, ignore_errors=True)
     made = bake(base, patches, target)
     if made.digest != expected:
         raise IntegrityError(f"base {base.digest[:12]} under {len(patches)} patches gives {made.digest}, expected {expected}",
@@ -135,9 +138,12 @@ def accepted(batches: tuple[EditBatch, ...]) -> tuple[EditRequest, ...]:
 
 def _fetch_patch(entry: StackEntry, house: House) -> Path:
     folder = house.root / "work" / "patches" / entry.digest
+    with suppress(IntegrityError):
+        load_patch(folder, entry.digest)
+        return folder
+    # not here yet, or damaged since it was fetched
+    folder.mkdir(parents=True, exist_ok=True)
     for name, blob in (("patch.json", entry.document), ("patch.safetensors", entry.tensors)):
-        if not (folder / name).exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            house.store.get_blob(blob.sha256, folder / name)
+        house.store.get_blob(blob.sha256, folder / name)
     load_patch(folder, entry.digest)
     return folder

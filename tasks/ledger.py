@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from editors.contract import Frozen
-from editors.errors import IntegrityError, StoreError
-from tasks.channel import address
+from editors.errors import IntegrityError, NotFound, StoreError
+from tasks.channel import address, read_pointer
 from tasks.manifest import LedgerEntry, Pointer, ledger_key, ledger_prefix, parse, serialise
 from tasks.store import Store
 from tasks.store_errors import ImmutableConflict
@@ -57,8 +57,10 @@ def heal(store: Store, pointer: Pointer) -> LedgerRecord:
 def history(store: Store, model: str, channel: str | None = None) -> tuple[LedgerRecord, ...]:
     """The ledger, oldest first; of one channel or of all.
 
+    Each entry names the one before it. The last has none behind it, so each channel's is held to the pointer.
+
     Raises:
-        IntegrityError: an entry was changed or is missing.
+        IntegrityError: an entry was changed or is missing, or a pointer was changed.
     """
     listed = _listed(store, model)
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
@@ -71,7 +73,28 @@ def history(store: Store, model: str, channel: str | None = None) -> tuple[Ledge
                                  f"{last.get(entry.channel)}, found {entry.previous}",
                                  "an entry was changed or removed: restore the ledger from a backup")
         last[entry.channel] = entry.digest
+    for record in {record.entry.channel: record for record in records}.values():
+        if channel in (None, record.entry.channel):
+            _hold_to_pointer(store, model, record)
     return tuple(record for record in records if channel in (None, record.entry.channel))
+
+
+def _hold_to_pointer(store: Store, model: str, last: LedgerRecord) -> None:
+    """The pointer was read after the ledger: it stands at the channel's last entry, or further on and says so itself."""
+    try:
+        pointer, _ = read_pointer(store, model, last.entry.channel)
+    except NotFound:
+        return
+    if pointer.entry.move > last.entry.move + 1:
+        return
+    before = pointer.entry.previous if pointer.entry.move == last.entry.move + 1 else pointer.entry.digest
+    if pointer.entry.move < last.entry.move or before != last.entry.digest:
+        raise _contradiction(last, pointer)
+
+
+def _contradiction(record: LedgerRecord, pointer: Pointer) -> IntegrityError:
+    return IntegrityError(f"{record.uri} and the pointer of channel {pointer.channel} at its move {pointer.entry.move} "
+                          "contradict each other", "the entry or the pointer was changed: restore it from a backup")
 
 
 def _listed(store: Store, model: str) -> tuple[StoredObject, ...]:
@@ -90,11 +113,18 @@ def _find(store: Store, listed: tuple[StoredObject, ...], pointer: Pointer) -> L
         if record.entry.channel != pointer.channel or record.entry.move > pointer.entry.move:
             continue
         if record.entry.move < pointer.entry.move:
+            # what is appended must follow what is there: a pointer that was changed would spoil the ledger for good
+            if (record.entry.move + 1, record.entry.digest) != (pointer.entry.move, pointer.entry.previous):
+                raise _contradiction(record, pointer)
             return None
         if record.entry != pointer.entry:
             raise IntegrityError(f"{record.uri} is not the entry of move {pointer.entry.move} of channel {pointer.channel}",
                                  "the entry or the pointer was changed: restore it from a backup")
         return record
+    if (pointer.entry.move, pointer.entry.previous) != (1, None):
+        raise IntegrityError(f"the pointer of channel {pointer.channel} is at its move {pointer.entry.move}, and the ledger at "
+                             f"{address(store, ledger_prefix(pointer.model))} has none before it",
+                             "the pointer was changed, or the ledger lost: restore it from a backup")
     return None
 
 

@@ -37,7 +37,7 @@ def locate(order: Order, house: House) -> Located:
 
     inputs = {"batch": order.batch.digest, "layers": order.layers, "calibrated": method.layers, "trace": order.trace,
               "position": method.position, **({"detector": asdict(detector)} if detector else {})}
-    done = house.workspace.run("locate-1", inputs, work)
+    done = house.workspace.run("locate-2", inputs, work)
     return Located(folder=done.folder, digest=done.digest, location=Location.model_validate(done.document))
 
 

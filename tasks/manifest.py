@@ -7,7 +7,6 @@ the version's digest can check all of it. Reading a record checks that; bytes th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from editors.contract import Frozen
-from editors.digest import canonical_json, digest_bytes, digest_document
+from editors.digest import digest_bytes, digest_document
 from editors.errors import ConfigError, IntegrityError
+from tasks.sealed import Digest, Sealed, serialise
 
 VERSION_LENGTH = 12
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._ -]*$")]
 """A plain name: a manifest can never make a pull write outside its folder."""
@@ -111,7 +110,7 @@ class Contents(Frozen):
         return tuple(entry.digest for entry in self.stack)
 
 
-class Candidate(Contents):
+class Candidate(Contents, Sealed):
     """A judged version before anybody decided about it; write-once, except that another policy may judge it anew."""
 
     format: Literal["suture-candidate-1"] = "suture-candidate-1"
@@ -138,7 +137,7 @@ class Candidate(Contents):
     def _as_written(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without fields that are not given: a record older than they are keeps the digest that was decided about."""
         return {name: value for name, value in written(self).items()
-                if name not in ("rules", "requesters") or getattr(self, name)}
+                if name not in ("rules", "requesters", "seal") or getattr(self, name)}
 
 
 class Approval(Frozen):
@@ -162,7 +161,7 @@ class ReleaseManifest(Contents):
         return self
 
 
-class Decision(Frozen):
+class Decision(Sealed):
     """One approval or refusal of one exact candidate: its digest, and the whole record that was looked at."""
 
     format: Literal["suture-decision-1"] = "suture-decision-1"
@@ -175,6 +174,11 @@ class Decision(Frozen):
     by: str
     reason: str
     at: str
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a seal that is not there: an older record keeps its digest."""
+        return {name: value for name, value in written(self).items() if name != "seal" or value}
 
 
 class LedgerEntry(Frozen):
@@ -233,11 +237,6 @@ class Cause:
 
 
 Record = TypeVar("Record", bound=Frozen)
-
-
-def serialise(record: Frozen) -> bytes:
-    """The record's canonical JSON, which is what its digest covers."""
-    return canonical_json(json.loads(record.model_dump_json()))
 
 
 def parse(kind: type[Record], body: bytes, where: str) -> Record:

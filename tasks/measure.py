@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from editors.contract import updates_of
 from editors.digest import digest_file
-from tasks.examine import ASKERS, asked, examined
+from tasks.examine import asked, examined
 from tasks.house import House
 from tasks.records import Edited, Measured, Order
 from validations.contract import Measurements
@@ -51,8 +51,8 @@ def measure_folder(order: Order, candidate: Path, patches: tuple[Path, ...], hou
     key = observation_key(Checkpoint(candidate).digest, _scope(order))
     between = [digest_file(folder / "patch.json") for folder in patches]
     inputs: dict[str, Any] = {"batch": order.batch.digest, "candidate": key, "patches": between, "base": order.base_digest}
-    if order.batch.purpose in ASKERS:
-        inputs["examination"] = asked(order, house)
+    if more := asked(order, house):
+        inputs["examination"] = more
     done = house.workspace.run("measure-2", inputs, work)
     return Measured(folder=done.folder, digest=done.document["measurements"])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import editors
 from editors.calibration import calibration_for
-from editors.contract import Editor
+from editors.contract import EditBatch, Editor
 from editors.errors import ConfigError
 from editors.loading import Checkpoint
 from editors.prompts import PositionRule
@@ -17,6 +17,13 @@ from tasks.records import Order
 
 DEFAULTS = {"update": "memit", "removal": "memit", "forget": "redact", "detoxify": "contrast", "debias": "lsdm"}
 """What `auto` is, by purpose. MEMIT serves one request and thousands."""
+
+
+def default_method(batch: EditBatch) -> str:
+    """What `auto` is for a batch: where plain text is shown as it must not go on, every position counts."""
+    shown = [request.form == "plain" and bool(request.unsafe) and all(one.toxic for one in request.unsafe)
+             for request in batch.detoxifies]
+    return "soften" if shown and all(shown) else DEFAULTS[batch.purpose]
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ def method_of(order: Order, house: House) -> ChosenMethod:
     Raises:
         ConfigError: the method or an option is unknown or outside its range, or the method is for another purpose.
     """
-    name = DEFAULTS[order.batch.purpose] if order.method == "auto" else order.method
+    name = default_method(order.batch) if order.method == "auto" else order.method
     kind = editors.get(name)
     if order.batch.purpose not in kind.purposes:
         raise ConfigError(f"the method {name} is not for the purpose {order.batch.purpose}", "method: auto")

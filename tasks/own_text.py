@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from tasks.house import House
 from tasks.records import Order
 
@@ -14,9 +12,8 @@ def scrub_own_text(order: Order, house: House) -> None:
     Weights are read only where the text is not yet in the store. The statistics of the shorter text are computed anew where
     they are asked for.
     """
-    from editors.corpus import corpus_file, default_corpus, held_corpus
+    from editors.corpus import corpus_file, default_corpus, held_corpus, write_rows
     from editors.loading import Checkpoint, load, load_tokenizer
-    from editors.stored import write_whole
 
     parent, tokenizer = Checkpoint(order.parent_folder), load_tokenizer(order.parent_folder)
     held = held_corpus(parent.anatomy, order.base_digest, house.statistics)
@@ -26,4 +23,4 @@ def scrub_own_text(order: Order, house: House) -> None:
                                                      for request in order.batch.forgets)]
     if len(kept) < len(held.sequences):
         path = corpus_file(parent.anatomy, order.base_digest, house.statistics)
-        write_whole(path, lambda scratch: scratch.write_text(json.dumps(kept)))
+        write_rows(path, kept)

@@ -25,6 +25,8 @@ from tasks.supervise import RunningService, ServiceHandle, ServiceSpec, begin
 
 SERVICE_NAME = "prefect"
 STANDING_NAME = "prefect-standing"
+TEAM_NAME = "prefect-team"
+TEAM_PORT = 4200
 APPLICATION = "prefect.server.api.server:create_app"
 DATABASE = "prefect.db"
 # Scheduled deployments need a team's server; the embedded one serves commands that run now.
@@ -117,10 +119,36 @@ def prefect_spec(template: Path, linger_seconds: float = 30.0, name: str = SERVI
 
     def command(port: int, directory: Path) -> list[str]:
         _use_template(template, directory / DATABASE)
-        flags = f"--host 127.0.0.1 --port {port} --lifespan on --log-level warning --timeout-graceful-shutdown 1"
-        return [sys.executable, "-m", "uvicorn", "--factory", APPLICATION, *flags.split()]
+        return _command(port, directory)
 
     return ServiceSpec(name, command, partial(_environment, unused), is_ready, linger_seconds=linger_seconds)
+
+
+def team_prefect_spec(database: str, linger_seconds: float = 0.0) -> ServiceSpec:
+    """How to start a server for a team: its tables in PostgreSQL, everything switched on, with its pages.
+
+    Args:
+        database: SQLAlchemy's address of its database, by asyncpg.
+        linger_seconds: How long it outlives its last user.
+    """
+
+    def environment(directory: Path) -> dict[str, str]:
+        pages = {
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+            "PREFECT_SERVER_UI_ENABLED": "true",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+            # relative: the pages then find their server under whatever name a browser reached them
+            "PREFECT_SERVER_UI_API_URL": "/api",
+        }
+        return {**_environment((), directory), **pages}
+
+    return ServiceSpec(TEAM_NAME, _command, environment, lambda running: _is_healthy(running.port), preferred_port=TEAM_PORT,
+                       start_timeout_seconds=240.0, linger_seconds=linger_seconds)
+
+
+def _command(port: int, _: Path) -> list[str]:
+    flags = f"--host 127.0.0.1 --port {port} --lifespan on --log-level warning --timeout-graceful-shutdown 1"
+    return [sys.executable, "-m", "uvicorn", "--factory", APPLICATION, *flags.split()]
 
 
 def _environment(unused: tuple[str, ...], directory: Path) -> dict[str, str]:

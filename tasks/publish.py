@@ -136,11 +136,13 @@ def point(store: Store, release: Release, channel: str, cause: Cause) -> Moved:
     return _move(store, (state.pointer, state.etag), target, _entry("promote", state.pointer, cause, target, decision))
 
 
-def rollback(store: Store, model: str, channel: str, cause: Cause, to_version: str | None = None) -> Moved:
+def rollback(store: Store, model: str, channel: str, cause: Cause, to_version: str | None = None,
+             began: str | None = None) -> Moved:
     """Move the channel back to the release that its current one was made on top of, or to any it stood at before.
 
     The current release's manifest is not read: a damaged release can be left. A rollback that was cut short between pointer
-    and ledger is finished instead of going one further back; scripts had better give `to_version`, which can be repeated.
+    and ledger is finished instead of going one further back. One that was cut short later is as well where `began` is given,
+    the digest of the entry at which the channel stood when this command was begun first.
 
     Raises:
         NotFound: there is no such channel.
@@ -153,7 +155,8 @@ def rollback(store: Store, model: str, channel: str, cause: Cause, to_version: s
     recorded = ledger.heal(store, pointer)
     entry, was_cut_short = pointer.entry, recorded not in known
     stood = {record.entry.to_version: record.entry for record in (*known, recorded)}
-    if was_cut_short and (entry.kind, entry.by, entry.reason) == ("rollback", cause.by, cause.reason):
+    own = (entry.kind, entry.by, entry.reason) == ("rollback", cause.by, cause.reason)
+    if own and (was_cut_short or (to_version is None and began is not None and began == entry.previous)):
         wanted = pointer.version
     else:
         wanted = to_version or _before(channel, pointer.version, (*known, recorded))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from editors.errors import BaseNotFound
@@ -37,7 +38,8 @@ def released_base(url: str, house: House) -> Checkpoint:
     else:
         contents = channels.read_release(store, parts["model"], parts["name"])[0]
     folder = house.cache / "bases" / contents.checkpoint[:32]
-    if not folder.exists():
+    if not Checkpoint(folder).has_digest(contents.checkpoint):
+        shutil.rmtree(folder, ignore_errors=True)
         pull(store, contents, folder, progress=house.progress)
     return Checkpoint(folder)
 
@@ -52,7 +54,9 @@ def registered_base(reference: str, house: House) -> Checkpoint:
     from editors.bake import bake
 
     resolved = resolve_model_uri(house.mlflow_uri, reference, house.cache / "registry" / re.sub(r"\W+", "-", reference))
-    found = Checkpoint(resolved.base_folder) if resolved.base_folder.is_dir() else local_base(resolved.base, house.cache)
+    found = Checkpoint(resolved.base_folder)
+    if not found.has_digest(resolved.base_digest):
+        found = local_base(resolved.base, house.cache)
     patches = [load_patch(folder) for folder in resolved.patches]
     target: Path = model_folder(house, resolved.base_digest, tuple(patch.digest for patch in patches))
     return bake(found, patches, target)

@@ -25,6 +25,7 @@ from tasks.intake import accepted, fetch_stack, find_base, materialise
 from tasks.manifest import Contents, base_version, candidate_digest, version_of
 from tasks.policy import policy_of
 from tasks.records import Edited, Order, Remaining, Removal
+from validations.earlier.examination import kept_requests
 
 if TYPE_CHECKING:
     from tasks.channel import ChannelState
@@ -38,7 +39,8 @@ def order_removal(model: str, version: str, channel: str, policy: str | None, re
 
     Raises:
         NotFound: there is no such version or channel.
-        ConfigError: the channel does not hold the edit, it withdrew a secret, it is the only one, or the policy is wrong.
+        ConfigError: the channel does not hold the edit, it withdrew a secret, it is the only one, nothing that stays can be
+            measured, or the policy is wrong.
     """
     state = channels.read(house.store, model, channel)
     if state is None:
@@ -145,6 +147,10 @@ def _order(state: ChannelState, place: int, channel: str, policy: str | None, ho
     batches = channels.read_batches(house.store, manifest)
     stays = accepted((*batches[:place], *batches[place + 1:]))
     batch = EditBatch(purpose="removal", base_digest=base.digest, parent_digest=parent.digest, requests=_apart(stays))
+    if not batch.updates and not kept_requests(batch, ()):
+        raise ConfigError(f"nothing that stays in channel {channel} can be asked again: secrets are kept as seals, and the "
+                          "manner of free text is not measured anew",
+                          f"suture rollback {channel} --to VERSION (the ledger keeps who did it)")
     return Order(
         sheet="", sheet_digest=digest_document({"without": manifest.patch_digests[place], "stack": manifest.patch_digests}),
         model=manifest.model, channel=channel, base=manifest.base.name, base_folder=base.folder, base_digest=base.digest,

@@ -83,7 +83,7 @@ def embedded_s3(home: Path, tls: TlsFiles | None = None, linger_seconds: float =
         yield endpoint_of(running)
 
 
-def s3_spec(tls: TlsFiles | None = None, linger_seconds: float = 30.0) -> ServiceSpec:
+def s3_spec(tls: TlsFiles | None = None, linger_seconds: float = 30.0, preferred_port: int | None = None) -> ServiceSpec:
     """How to start SeaweedFS and how to tell that it is ready.
 
     Raises:
@@ -101,6 +101,7 @@ def s3_spec(tls: TlsFiles | None = None, linger_seconds: float = 30.0) -> Servic
         environment=_environment,
         is_ready=_is_ready,
         port_count=PORT_COUNT,
+        preferred_port=preferred_port,
         details=details,
         linger_seconds=linger_seconds,
     )

@@ -20,6 +20,9 @@ from editors.digest import digest_document, digest_file
 from editors.errors import IntegrityError
 
 RECORD = "record.json"
+SEAL = "sha256"
+"""Digest of the rest of a record. Those of older versions have none, and nothing else beside the other three."""
+PARTS = {"inputs", "document", "files"}
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,8 @@ class Workspace:
         return Finished(made.folder, made.document, made.digest, reused=False)
 
     def _find(self, target: Path) -> Finished | None:
-        try:
-            record = json.loads((target / RECORD).read_text())
-            whole = all(digest_file(target / path) == digest for path, digest in record["files"].items())
-        except FileNotFoundError:
-            whole = False
-        except ValueError:
-            whole = False
-        if whole:
+        record = _read_record(target)
+        if record is not None:
             return Finished(target, record["document"], digest_document(record), reused=True)
         if target.exists():
             # damaged at rest: set aside for inspection, never used
@@ -85,9 +82,24 @@ class Workspace:
         return None
 
 
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """The record without its seal, where it and every file are as they were written."""
+    try:
+        record = json.loads((folder / RECORD).read_text("utf-8"))
+        seal = record.pop(SEAL, None)
+        is_whole = record.keys() == PARTS and seal in (None, digest_document(record)) and all(
+            digest_file(folder / path) == digest for path, digest in record["files"].items())
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+    return record if is_whole else None
+
+
 def _write_record(folder: Path, inputs: dict[str, Any], document: dict[str, Any]) -> None:
     files = {str(path.relative_to(folder)): digest_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    text = json.dumps({"inputs": inputs, "document": document, "files": files}, sort_keys=True, ensure_ascii=False)
+    record = {"inputs": inputs, "document": document, "files": files}
+    # as it is read back: numbers and keys as JSON has them
+    seal = digest_document(json.loads(json.dumps(record)))
+    text = json.dumps({**record, SEAL: seal}, sort_keys=True, ensure_ascii=False)
     path = folder / RECORD
     with path.open("w", encoding="utf-8") as stream:
         stream.write(text)

@@ -156,7 +156,7 @@ def about(candidate: Candidate, decision: Literal["approve", "refuse"], cause: C
     """A decision about a candidate, to be written."""
     return Decision(model=candidate.model, digest=candidate.digest, record=digest_bytes(serialise(candidate)),
                     verdict=candidate.verdict.sha256, decision=decision, by=cause.by, reason=cause.reason,
-                    at=moment.astimezone(UTC).isoformat(timespec="seconds"))
+                    at=moment.astimezone(UTC).isoformat(timespec="seconds")).sealed()
 
 
 def end_of(made: Decision, rule: ChannelRule) -> datetime | None:

@@ -17,6 +17,7 @@ HINTS = {
     "ExpiredToken": "sign in again: these temporary keys are over, for example: aws sso login",
     "NoSuchBucket": "check the bucket's name and region, or create it: aws s3 mb s3://BUCKET",
     "InvalidBucketName": "check the bucket's name: 3 to 63 lower-case letters, digits and hyphens",
+    "InvalidRequest": "if it is about object lock: make the bucket with it, or unset SUTURE_LOCK_DAYS",
     "SSLError": "name the authority that signed the store's certificate: ca_bundle",
     "EndpointConnectionError": "check the endpoint's address and that the store runs",
     "ConnectTimeoutError": "check the endpoint's address, firewall and proxy",

@@ -27,6 +27,10 @@ class StoreLocation:
     access_key: str | None = field(default=None, repr=False)
     secret_key: SecretStr | None = field(default=None, repr=False)
     ca_bundle: Path | None = None
+    kms_key: str | None = None
+    """AWS KMS key that encrypts what is written here. None: the bucket's own encryption."""
+    lock_days: float | None = None
+    """So long no version of a record, or of a blob, written from here can be destroyed. None: as the bucket says."""
     may_create_bucket: bool = False
     """True for the embedded server only: elsewhere a bucket has an owner and a bill."""
     verifier: Verifier | None = None

@@ -66,6 +66,8 @@ class ServiceSpec:
     """Asks the server itself; raises nothing."""
     port_count: int = 1
     """Free consecutive ports the server needs."""
+    preferred_port: int | None = None
+    """Taken as the first of them where all are free, so that people may keep the address; None: any."""
     details: Mapping[str, str] = field(default_factory=dict)
     """Facts every user of this home must agree on, such as the scheme; recorded with the server, so no secrets."""
     start_timeout_seconds: float = 90.0
@@ -189,7 +191,7 @@ def _spawn_supervisor(spec: ServiceSpec, directory: Path) -> RunningService:
     log_path = directory / "server.log"
     if log_path.exists():
         log_path.replace(directory / "server.log.1")
-    port = _free_ports(spec.port_count)
+    port = _free_ports(spec.port_count, spec.preferred_port)
     launch = {
         "directory": str(directory),
         "command": [str(part) for part in spec.command(port, directory)],
@@ -218,12 +220,14 @@ def _spawn_supervisor(spec: ServiceSpec, directory: Path) -> RunningService:
     return running
 
 
-def _free_ports(count: int) -> int:
-    for _ in range(200):
-        first = random.SystemRandom().randrange(PORTS.start, PORTS.stop - count)
+def _free_ports(count: int, preferred: int | None = None) -> int:
+    for attempt in range(200):
+        first = preferred if preferred and not attempt else random.SystemRandom().randrange(PORTS.start, PORTS.stop - count)
         with suppress(OSError):
             for port in range(first, first + count):
                 with socket.socket() as probe:
+                    # as the servers do: the ends of old connections keep nobody out
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind(("127.0.0.1", port))
             return first
     raise ServiceError(f"no {count} free consecutive ports from {PORTS.start} to {PORTS.stop} on 127.0.0.1")

@@ -100,9 +100,16 @@ def fetch(contents: Contents, folder: Path, house: House) -> tuple[Damage, ...]:
         for number, damage in enumerate(pool.map(look, named), start=1):
             house.progress("verifying", number, len(named))
             found += [damage] if damage else []
-    if not found and (digest := Checkpoint(folder).digest) != contents.checkpoint:
-        found.append(Damage(what="the checkpoint", problem=f"expected {contents.checkpoint}, found {digest}"))
-    return tuple(found)
+    return tuple(found) or _mismatch(folder, contents.checkpoint)
+
+
+def _mismatch(folder: Path, expected: str) -> tuple[Damage, ...]:
+    """Files that are each what they are called, and together another model than was published."""
+    try:
+        digest = Checkpoint(folder).digest
+    except IntegrityError as error:
+        return (Damage(what="the checkpoint", problem=error.message),)
+    return () if digest == expected else (Damage(what="the checkpoint", problem=f"expected {expected}, found {digest}"),)
 
 
 def withdrew(contents: Contents) -> bool:

@@ -16,7 +16,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
-pytest_plugins = ["tests.tasks.s3_fixtures", "tests.tasks.registry"]
+pytest_plugins = ["tests.tasks.s3_fixtures", "tests.tasks.registry", "tests.chromium"]
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

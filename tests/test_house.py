@@ -41,11 +41,12 @@ def test_task_signatures_mention_no_tensor_and_no_model() -> None:
     assert [line for line in signatures if re.search(r"Tensor|PreTrained|LoadedModel|nn\.Module", line)] == []
 
 
-def test_the_readme_shows_every_command_and_only_real_ones() -> None:
+def test_readme_and_docs_show_every_command_and_only_real_ones() -> None:
     from flows.cli import app
 
-    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
-    shown = set(re.findall(r"suture (\w+) ", (ROOT / "README.md").read_text()))
+    commands = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
+    told = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    shown = {name for path in told for name in re.findall(r"suture ([a-z]+(?:-[a-z]+)?) ", path.read_text())}
     assert commands <= shown
     assert shown <= commands
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from editors.contract import EditBatch
 from editors.errors import IntegrityError
 from editors.forget_request import SealedForget
+from validations.about import About
 from validations.contract import Measurement, Measurements, Verdict
-from validations.page import About, number
+from validations.page import number
 
 VARIANTS = {
     "": "the model as it would be served",

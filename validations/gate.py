@@ -26,7 +26,7 @@ from validations.request_suite import (
     broken,
     whole_batch_problems,
 )
-from validations.tables import RuleTable, digest_table, promises, rule_table
+from validations.tables import RuleTable, applied, digest_table, promises, rule_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,8 @@ def judge(measurements: Measurements, policy: Policy, batch: EditBatch, *, earli
                           f"use validations/policies/{batch.purpose}.yaml")
     asset = _asset()
     tables = [digest_table(measurements, batch, candidate_digest)]
-    tables += [rule_table(rule, measurements.rows, promises(rule.probe, batch, earlier)) for rule in policy.rules]
+    tables += [rule_table(applied(rule, batch), measurements.rows, promises(rule.probe, batch, earlier))
+               for rule in policy.rules]
     judged: list[Rule] = []
     evidence: dict[str, Any] = {}
     for table in tables:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from editors.contract import EditBatch, UpdateRequest
 from editors.digest import digest_document
 from editors.errors import IntegrityError
+from validations.about import About
 from validations.contract import AskedAs, Measurement, Measurements, Rule, Transcript, Verdict
 
 MOST_NEIGHBOURS = 10
@@ -40,39 +42,10 @@ CONDUCT: Mapping[AskedAs, str] = {"unsafe": "in the sheet, to be refused", "unse
                                 "wrapped": "in a trick, to be refused", "benign": "harmless",
                                  "unseen_benign": "harmless, never shown"}
 """Role of a prompt about safety -> what it is called."""
+SOURCES = {"neighbour": "neighbour of", "earlier": "taught by", "question": "ordinary question", "opening": "opening of a text"}
+"""Where a searched prompt comes from -> what it is called."""
+LIMIT = re.compile(r"(?P<sign>[<>]=) (?:(?P<parent>parent)(?: (?P<shift>[+-] [\d.e+-]+))?|(?P<bound>[\d.e+-]+)(?: x parent)?)$")
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG file with its title."""
-
-    title: str
-    path: Path
-
-
-@dataclass(frozen=True)
-class Command:
-    """What to type next, and why."""
-
-    why: str
-    line: str
-
-
-@dataclass(frozen=True)
-class About:
-    """What the page is about, beyond the verdict."""
-
-    model: str
-    version: str
-    channel: str = ""
-    method: str = ""
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    """Label -> value: digests, versions, configuration."""
-    pictures: Sequence[Picture] = ()
-    commands: Sequence[Command] = ()
-    warnings: Sequence[str] = ()
-    """What intake warned of."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +112,9 @@ def render_page(verdict: Verdict, measurements: Measurements, batch: EditBatch, 
         requests=shown, sealed=[request.at_rest() for request in batch.forgets], count=len(batch.requests),
         highlights=highlights(verdict),
         said={request.id: [one for one in said if one.transcript.request == request.id] for request in batch.requests},
-        detoxified=batch.detoxifies, conduct=CONDUCT, leanings=leanings(batch, measurements.rows),
+        detoxified=batch.detoxifies, sources=SOURCES, conduct=CONDUCT, leanings=leanings(batch, measurements.rows),
         neighbours=neighbours[:MOST_NEIGHBOURS], neighbour_count=len(neighbours), layers=moved,
-        rules=sorted(verdict.rules, key=_order), scale=scale, width=partial(bar_width, moved))
+        rules=sorted(verdict.rules, key=_order), scale=scale, room=room, width=partial(bar_width, moved))
 
 
 def decision(verdict: Verdict, batch: EditBatch) -> str:
@@ -259,6 +232,23 @@ def scale(rule: Rule) -> dict[str, float] | None:
     is_share = ("candidate" in places and not rule.is_ratio and rule.name != "locality.kl"
                 and not rule.name.startswith(("integrity", "baseline")))
     return places if is_share and all(0 <= place <= 1 for place in places.values()) else None
+
+
+def room(rule: Rule) -> str:
+    """How far the observed number is from the limit, in its own unit; nothing where each row is held to it by itself."""
+    words = rule.limit.removeprefix("count ")
+    of_parent = "parent" in words and not rule.is_ratio
+    if isinstance(rule.observed, str | None) or words.startswith("each ") or (words[0] in "sl" and of_parent):
+        return ""
+    rooms = []
+    for found in map(LIMIT.search, words.split(" and ")):
+        if found is None or (found["parent"] and rule.parent is None):
+            return ""
+        shift = float((found["shift"] or "0").replace(" ", ""))
+        bound = float(rule.parent or 0) + shift if found["parent"] else float(found["bound"])
+        rooms.append(rule.observed - bound if found["sign"] == ">=" else bound - rule.observed)
+    left = min(rooms)
+    return f"{number(abs(left))} {'to spare' if left >= -1e-9 else 'short'}" if math.isfinite(left) else ""
 
 
 def data_uri(path: Path) -> str:

@@ -15,6 +15,8 @@ from editors.contract import EditBatch, EditRequest, updates_of
 from editors.forget_request import ForgetRequest, SealedForget
 from validations.bias.examination import promised as promised_of_bias
 from validations.contract import Measurement, Measurements
+from validations.earlier.examination import DEFENCE, LEANING, kept_requests
+from validations.earlier.examination import promised as promised_of_earlier
 from validations.forgetting.examination import promised
 from validations.observation import Scope
 from validations.policy import PolicyRule
@@ -101,6 +103,12 @@ class RuleTable:
         return max(low - value, value - high, 0.0)
 
 
+def applied(rule: PolicyRule, batch: EditBatch) -> PolicyRule:
+    """The rule as it applies to a batch: where a removal leaves nothing that teaches an answer, none can be required."""
+    leaves_answers = batch.purpose != "removal" or bool(batch.updates)
+    return rule if leaves_answers or rule.probe != "efficacy" else rule.model_copy(update={"required": 0})
+
+
 def rule_table(rule: PolicyRule, measurements: Sequence[Measurement], promised: Mapping[str, int]) -> RuleTable:
     """The table of one rule."""
     rows = preferred(rule, measurements)
@@ -161,6 +169,8 @@ def promises(probe: str, batch: EditBatch, earlier: Sequence[EditRequest]) -> di
 
     An earlier request that this batch asks again with another answer is replaced, not lost, and promises nothing.
     """
+    if probe in (DEFENCE, LEANING):
+        return promised_of_earlier(probe, kept_requests(batch, earlier))
     if batch.purpose == "forget" and probe != "history":
         return promised(probe, [request for request in batch.requests if isinstance(request, ForgetRequest | SealedForget)])
     if batch.purpose == "detoxify" and probe != "history":

@@ -20,9 +20,20 @@ import torch
 from editors.contract import Progress, UpdateRequest, silent
 from editors.errors import ConfigError
 from editors.loading import LoadedModel
-from editors.locate.replay import CONTRIBUTIONS, Kind, Replay, answer_logits, record, restoration
+from editors.locate.replay import (
+    CONTRIBUTIONS,
+    SEVERED,
+    Kind,
+    Replay,
+    Run,
+    answer_logits,
+    record,
+    restoration,
+    scrambled,
+)
 from editors.prompts import encode, render
 
+KINDS: tuple[Kind, ...] = ("state", *CONTRIBUTIONS, *SEVERED)
 ROLES = ("subject first", "subject middle", "subject last", "following", "prompt last")
 LAYERS_WANTED = 10
 
@@ -31,10 +42,10 @@ LAYERS_WANTED = 10
 class TraceConfig:
     """What to trace and how finely."""
 
-    kinds: tuple[Kind, ...] = ("state", *CONTRIBUTIONS)
+    kinds: tuple[Kind, ...] = KINDS
     """Restored things; see `replay.Restoration`."""
     noise_samples: int = 3
-    """Noise draws averaged in each cell; the authors take 10."""
+    """Noise draws of each cell, from the seeds `seed`, `seed` + 1 ...; the authors take 10."""
     noise_scale: float = 3.0
     """Noise in standard deviations of the subjects' embeddings; the authors' s3."""
     window: int = 6
@@ -57,9 +68,9 @@ class TraceConfig:
             raise ConfigError(f"trace.token_limit must be at least 4, got {self.token_limit}")
         if not self.noise_scale > 0:
             raise ConfigError(f"trace.noise_scale must be above 0, got {self.noise_scale}")
-        unknown = [kind for kind in self.kinds if kind not in ("state", *CONTRIBUTIONS)]
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds:
-            raise ConfigError(f"trace.kinds must name some of state, mlp, attention, got {list(self.kinds)}")
+            raise ConfigError(f"trace.kinds must name some of {', '.join(KINDS)}, got {list(self.kinds)}")
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,15 @@ class TracedPrompt:
     first: int
     last: int
     positions: tuple[int, ...]
+
+    @property
+    def sites(self) -> tuple[int, ...]:
+        """The subject's last token and the prompt's."""
+        return tuple(dict.fromkeys((self.last, len(self.ids) - 1)))
+
+    def positions_of(self, kind: Kind) -> tuple[int, ...]:
+        """The positions at which `kind` is traced."""
+        return self.sites if kind in SEVERED else self.positions
 
     def role(self, position: int) -> str:
         """What the token at `position` is to the prompt."""
@@ -85,7 +105,9 @@ class TracedPrompt:
 
 @dataclass(frozen=True)
 class RequestTrace:
-    """One request's trace. `effects`: by kind (positions, layers) float32, P(answer) restored minus corrupted."""
+    """One request's trace. `draws`: by kind (positions of the kind, layers, S) float32, P(answer) restored minus corrupted,
+    for each noise draw; `control`: the same with random states, at the two sites.
+    """
 
     prompt: TracedPrompt
     tokens: tuple[str, ...]
@@ -94,7 +116,14 @@ class RequestTrace:
     """The token whose probability is followed: the model's own choice."""
     clean: float
     corrupted: float
-    effects: Mapping[Kind, torch.Tensor]
+    """Mean over the noise draws."""
+    draws: Mapping[Kind, torch.Tensor]
+    control: Mapping[Kind, torch.Tensor]
+
+    @property
+    def effects(self) -> dict[Kind, torch.Tensor]:
+        """The indirect effects: `draws` averaged, by kind (positions of the kind, layers)."""
+        return {kind: draws.mean(-1) for kind, draws in self.draws.items()}
 
 
 @dataclass(frozen=True)
@@ -178,30 +207,38 @@ def _thinned(values: range, count: int) -> tuple[int, ...]:
 
 def _trace_request(model: LoadedModel, prompt: TracedPrompt, layers: Sequence[int], noise: float,
                    config: TraceConfig) -> RequestTrace:
-    kinds = [kind for kind in CONTRIBUTIONS if kind in config.kinds]
+    modules = [module for module in CONTRIBUTIONS if any(kind.startswith(module) for kind in config.kinds)]
     embeddings = _embed(model, prompt.ids)
-    clean = record(model, embeddings, kinds)
+    clean = record(model, embeddings, modules)
     clean_probabilities = answer_logits(model, clean.states[-1, :, -1]).softmax(-1)[0]
     answer = int(clean_probabilities.argmax())
     blurred = corrupt(embeddings, prompt, noise, config)
-    corrupted = record(model, blurred)
-    baseline = answer_logits(model, corrupted.states[-1, :, -1]).softmax(-1)[:, answer].mean()
-    cells = [restoration(kind, layer, config.window, model.anatomy.layer_count) for kind in config.kinds for layer in layers]
-    rows = []
-    for position in prompt.positions:
-        restored = Replay(model, blurred, corrupted, clean, position).probabilities(cells, answer, config.rows_at_once)
-        rows.append(restored.mean(-1).reshape(len(config.kinds), len(layers)) - baseline.cpu())
-    effects = torch.stack(rows, dim=1)
+    corrupted = record(model, blurred, modules)
+    baseline = answer_logits(model, corrupted.states[-1, :, -1]).softmax(-1)[:, answer].cpu()
+
+    def effects(source: Run, position: int, kinds: Sequence[Kind]) -> dict[Kind, torch.Tensor]:
+        cells = [restoration(kind, layer, config.window, model.anatomy.layer_count) for kind in kinds for layer in layers]
+        found = Replay(model, blurred, corrupted, source, position).probabilities(cells, answer, config.rows_at_once)
+        return dict(zip(kinds, (found - baseline).reshape(len(kinds), len(layers), -1), strict=True))
+
+    restored = {position: effects(clean, position, [kind for kind in config.kinds if position in prompt.positions_of(kind)])
+                for position in prompt.positions}
+    # a seed past the draws': a random state must not be made of the noise itself
+    random = scrambled(clean, torch.Generator().manual_seed(config.seed + config.noise_samples))
+    plain = [kind for kind in config.kinds if kind not in SEVERED]
+    controls = [effects(random, position, plain) for position in prompt.sites] if plain else []
     return RequestTrace(prompt, tuple(str(model.tokenizer.decode([prompt.ids[position]])) for position in prompt.positions),
-                        str(model.tokenizer.decode([answer])), float(clean_probabilities[answer]), float(baseline),
-                        {kind: effects[index] for index, kind in enumerate(config.kinds)})
+                        str(model.tokenizer.decode([answer])), float(clean_probabilities[answer]), float(baseline.mean()),
+                        {kind: torch.stack([restored[position][kind] for position in prompt.positions_of(kind)])
+                         for kind in config.kinds},
+                        {kind: torch.stack([control[kind] for control in controls]) for kind in plain})
 
 
 def corrupt(embeddings: torch.Tensor, prompt: TracedPrompt, noise: float, config: TraceConfig) -> torch.Tensor:
     """`embeddings` (1, T, D) with the subject blurred, once for each noise sample: (S, T, D)."""
-    generator = torch.Generator().manual_seed(config.seed)
-    shape = (config.noise_samples, prompt.last + 1 - prompt.first, embeddings.shape[-1])
-    blur = noise * torch.randn(shape, generator=generator)
+    shape = (prompt.last + 1 - prompt.first, embeddings.shape[-1])
+    seeds = range(config.seed, config.seed + config.noise_samples)
+    blur = noise * torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     blurred = embeddings.repeat(config.noise_samples, 1, 1)
     blurred[:, prompt.first:prompt.last + 1] += blur.to(embeddings)
     return blurred

@@ -18,8 +18,9 @@ from transformers import DynamicCache
 from editors.blocks import Walk
 from editors.loading import LoadedModel
 
-Kind = Literal["state", "mlp", "attention"]
+Kind = Literal["state", "mlp", "attention", "mlp severed", "attention severed"]
 CONTRIBUTIONS: tuple[Kind, ...] = ("mlp", "attention")
+SEVERED: tuple[Kind, ...] = ("mlp severed", "attention severed")
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Restoration:
-    """One cell of the trace: which clean values are put back at one token.
+    """One cell of the trace: which values are put back at one token.
 
-    "state" puts back the output of block `layer`; "mlp" and "attention" put back the module's output in the layers
-    `first` to `stop` (exclusive) around it.
+    "state" puts back the clean output of block `layer`; "mlp" and "attention" put back the module's clean output in the
+    layers `first` to `stop` (exclusive) around it. "mlp severed" and "attention severed" put back the state as "state"
+    does, and hold that module at the same token in every later layer to what it adds in the corrupted run.
     """
 
     kind: Kind
@@ -49,15 +51,25 @@ class Restoration:
     stop: int
 
     @property
+    def module(self) -> Kind | None:
+        """The module whose output is held in the layers `first` to `stop`; None for a state alone."""
+        return next((module for module in CONTRIBUTIONS if self.kind.startswith(module)), None)
+
+    @property
+    def restores_state(self) -> bool:
+        """Whether the output of block `layer` is put back."""
+        return self.kind not in CONTRIBUTIONS
+
+    @property
     def start(self) -> int:
         """The first block that has to be run again."""
-        return self.layer + 1 if self.kind == "state" else self.first
+        return self.layer + 1 if self.restores_state else self.first
 
 
 def restoration(kind: Kind, layer: int, window: int, layer_count: int) -> Restoration:
     """The cell of `kind` at `layer`; a window is centred there and cut at both ends of the model."""
-    if kind == "state":
-        return Restoration(kind, layer, layer, layer + 1)
+    if kind not in CONTRIBUTIONS:
+        return Restoration(kind, layer, layer + 1, layer + 1 if kind == "state" else layer_count)
     return Restoration(kind, layer, max(0, layer - window // 2), min(layer_count, layer + (window + 1) // 2))
 
 
@@ -89,6 +101,15 @@ def record(model: LoadedModel, embeddings: torch.Tensor, kinds: Sequence[Kind] =
     return Run(torch.stack(states), {kind: torch.stack(values) for kind, values in kept.items()}, cache)
 
 
+def scrambled(run: Run, generator: torch.Generator) -> Run:
+    """The run with every state and contribution in a random direction, of its own length: what a control restores."""
+    def turned(values: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(values.shape, generator=generator).to(values)
+        return noise * (values.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True))
+
+    return Run(turned(run.states), {kind: turned(values) for kind, values in run.contributions.items()}, run.cache)
+
+
 class FrozenPrefix(DynamicCache):
     """Keys and values of the positions before the replayed ones, for S rows; it answers 1, S, 2S, 3S ... rows, stores none."""
 
@@ -104,7 +125,7 @@ class FrozenPrefix(DynamicCache):
 
 
 class Replay:
-    """Restorations of one token `position`, from a corrupted run of S rows and a clean run of one row.
+    """Restorations of one token `position`, from a corrupted run of S rows and a clean (or scrambled) run of one row.
 
     The walk is prepared on one row, so that its masks and tables broadcast over any number of rows.
     """
@@ -139,29 +160,34 @@ class Replay:
 
     def _entrance(self, cell: Restoration) -> torch.Tensor:
         hidden = self.corrupted.states[cell.start][:, self.position:].clone()
-        if cell.kind == "state":
+        if cell.restores_state:
             hidden[:, 0] = self.clean.states[cell.start][0, self.position]
         return hidden
 
     @contextmanager
     def _holding(self, live: Sequence[Restoration], layer: int) -> Iterator[None]:
-        """Inside the block, rows whose window covers `layer` get the clean output of their module at the token."""
+        """Inside the block, rows whose layers cover `layer` get their module's output at the token from the run they hold."""
         handles = []
-        for kind in CONTRIBUTIONS:
-            held = [row for row, cell in enumerate(live) if cell.kind == kind and cell.first <= layer < cell.stop]
-            if held:
-                module = self.model.model.get_submodule(contribution_path(self.model, kind, layer))
-                clean = self.clean.contributions[kind][layer, 0, self.position]
-                handles.append(module.register_forward_hook(_holder(held, len(live), self.samples, clean)))
+        for module in CONTRIBUTIONS:
+            held = [(row, cell) for row, cell in enumerate(live) if cell.module == module and cell.first <= layer < cell.stop]
+            parts = [([row for row, cell in held if cell.restores_state is severed], source.contributions[module][layer])
+                     for severed, source in ((False, self.clean), (True, self.corrupted)) if module in source.contributions]
+            wanted = [(rows, values[:, self.position]) for rows, values in parts if rows]
+            if wanted:
+                path = contribution_path(self.model, module, layer)
+                handles.append(self.model.model.get_submodule(path).register_forward_hook(
+                    _holder(wanted, len(live), self.samples)))
         with _removing(handles):
             yield
 
 
-def _holder(held: Sequence[int], rows: int, samples: int, clean: torch.Tensor) -> Callable[..., Any]:
+def _holder(wanted: Sequence[tuple[list[int], torch.Tensor]], rows: int, samples: int) -> Callable[..., Any]:
+    """A hook that puts values (1 or S, D) in place at the first token, for some of the restorations of a batch."""
     def hook(_: torch.nn.Module, __: Any, output: Any) -> Any:
         value = _first(output).clone()
-        # some families (OPT) hand their feed-forward module flattened tokens instead of sequences
-        value.view(rows, samples, -1, value.shape[-1])[list(held), :, 0] = clean
+        for held, values in wanted:
+            # some families (OPT) hand their feed-forward module flattened tokens instead of sequences
+            value.view(rows, samples, -1, value.shape[-1])[held, :, 0] = values
         return (value, *output[1:]) if isinstance(output, tuple) else value
 
     return hook

@@ -113,4 +113,4 @@ def test_an_edit_that_undoes_an_accepted_one_is_refused_by_history(line: Line, g
     patch = Patch((*good.edits, *scaled(accepted, -1.0).edits), good.provenance)
     verdict = line.verdict(line.bake(patch, tmp_path / "candidate"), patch)
     assert refusing(verdict) == ["history.prob_success", "history.answer"]
-    assert all(rule.blame == ("eiffel",) for rule in verdict.rules if rule.name.startswith("history"))
+    assert all(rule.blame == ("eiffel",) for rule in verdict.rules if rule.name.startswith("history."))

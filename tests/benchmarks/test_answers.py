@@ -20,24 +20,27 @@ PAIRS = [
 ]
 
 
-def slowly(model: LoadedModel, prompt: str, answer: str) -> tuple[float, list[int], list[bool]]:
+def slowly(model: LoadedModel, prompt: str, answer: str) -> tuple[float, list[int], list[bool], list[float]]:
     ids, start = encode(model, prompt, answer)
-    logarithm, choices, hits = 0.0, [], []
+    logarithm, choices, hits, leads = 0.0, [], [], []
     for place in range(start, len(ids)):
         with torch.no_grad():
             logits = model.model(torch.tensor([ids[:place]])).logits[0, -1]
         logarithm += float(logits.log_softmax(-1)[ids[place]])
         choices.append(int(logits.argmax()))
         hits.append(choices[-1] == ids[place])
-    return logarithm, choices, hits
+        leads.append(float(logits[ids[place]] - torch.cat([logits[:ids[place]], logits[ids[place] + 1:]]).max()))
+    return logarithm, choices, hits, leads
 
 
 def test_every_answer_is_scored_as_by_reading_it_token_by_token(model: LoadedModel) -> None:
     for (prompt, answer), found in zip(PAIRS, answer_scores(model, PAIRS), strict=True):
-        logarithm, choices, hits = slowly(model, prompt, answer)
+        logarithm, choices, hits, leads = slowly(model, prompt, answer)
         assert found.logarithm == pytest.approx(logarithm, abs=1e-3)
         assert list(found.choices) == choices
         assert list(found.hits) == hits
+        assert found.leads == pytest.approx(leads, abs=1e-4)
+        assert found.margin == min(found.leads)
         assert found.teacher_forced == sum(hits) / len(hits)
         assert found.is_first_choice == all(hits)
 

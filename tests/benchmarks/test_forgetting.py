@@ -17,7 +17,18 @@ from benchmarks.forgetting_ground import Attempt, Elsewhere, Ground, ground_of, 
 from benchmarks.forgetting_methods import Workshop, attempts
 from benchmarks.forgetting_naive import attribution, naive_passes, naive_seconds
 from benchmarks.forgetting_picture import draw
-from benchmarks.forgetting_reading import Before, Effort, Figures, before, exposed_in, figures, kept, share_within
+from benchmarks.forgetting_reading import (
+    Before,
+    Effort,
+    Figures,
+    before,
+    clear_kept,
+    exposed_in,
+    figures,
+    kept,
+    margin_lost,
+    share_within,
+)
 from benchmarks.forgetting_speed import Speed, detector_speed
 from benchmarks.people import requests_of, seal_key
 from benchmarks.tofu import Choice
@@ -90,6 +101,9 @@ def test_figures_of_an_edit_that_breaks_the_model(ground: Ground, known: Before)
     assert found.neurons == neurons_of(patch) == 150
     assert found.extracted == 0
     assert found.others_kept == 0
+    assert max(found.margins) < 0 < min(known.margins)
+    assert found.margin_lost > min(known.margins)
+    assert found.clear_kept == 0 < found.clear
     assert found.perplexity_ratio != pytest.approx(1, abs=0.01)
     assert found.returned == 0
     assert len(found.bits) == 2
@@ -101,6 +115,8 @@ def test_an_edit_that_changes_nothing_keeps_everything(ground: Ground, known: Be
     assert found.perplexity_ratio == pytest.approx(1)
     assert found.bits == pytest.approx(known.bits)
     assert (found.neurons, found.returned, found.sampled) == (None, None, False)
+    assert (found.margin_lost, found.clear_kept) == (0, found.clear)
+    assert found.margins == known.margins
 
 
 def test_random_neurons_are_as_many_as_asked_and_of_all_layers(ground: Ground) -> None:
@@ -171,8 +187,18 @@ def test_shares() -> None:
     assert kept([False], [True]) == 1
 
 
+def test_a_text_on_an_edge_counts_as_kept_or_lost_but_not_as_clear(known: Before) -> None:
+    was = replace(known, others=(True, True, True, False), margins=(0.02, 2.0, 1.0, -1.0))
+    now = (-0.01, 1.8, -0.5, -3.0)
+    assert kept(was.others, [margin > 0 for margin in now]) == pytest.approx(1 / 3)
+    assert clear_kept(was, [margin > 0 for margin in now]) == (2, 1)
+    assert margin_lost(was, now) == pytest.approx(0.2)
+    assert margin_lost(replace(was, others=(False,) * 4), now) == 0
+
+
 def test_the_document_has_the_promised_keys_and_the_picture_is_drawn(ground: Ground, known: Before, tmp_path: Path) -> None:
-    row = Figures(forgetting.DEFAULT, "as shipped", None, 2.0, (1.5, 3.25), 0.5, 2.375, 2.375, 0, True, 1.0, 1.0, 1.0, 1.01, 0)
+    row = Figures(forgetting.DEFAULT, "as shipped", None, 2.0, (1.5, 3.25), 0.5, 2.375, 2.375, 0, True, 1.0, 1.0, 1.0, 1.01,
+                  (0.5, 0.25), 0.125, 2, 1, 0)
     weak = replace(row, method="random neurons", strength="10 zeroed", neurons=10, extracted=2, sampled=False, returned=None)
     found = [row, weak, replace(weak, strength="100 zeroed", neurons=100, perplexity_ratio=math.inf)]
     document = json.loads(
@@ -183,6 +209,8 @@ def test_the_document_has_the_promised_keys_and_the_picture_is_drawn(ground: Gro
     assert [row["strength"] for row in document["methods"]["random neurons"]] == ["10 zeroed", "100 zeroed"]
     assert document["detector"]["ratio"] == 25
     assert document["secrets"] == 2
+    assert (document["seed"], document["before"]["edges"]) == (0, 0)
+    assert (shipped["margins"], shipped["margin_lost"]) == ([0.5, 0.25], 0.125)
     assert document["machine"]
     assert document["torch"] == torch.__version__
     draw(document["methods"], document["before"], "a machine", tmp_path / "deep" / "picture.png")
@@ -192,6 +220,7 @@ def test_the_document_has_the_promised_keys_and_the_picture_is_drawn(ground: Gro
     text = console.export_text()
     assert "(greedy)" in text
     assert "+inf%" in text
+    assert "1/2" in text
     sentences = forgetting.sentences_of(document)
     assert sentences[-1].startswith("detector: 25.0 times faster")
     written = json.dumps(document) + text + "".join(sentences)
@@ -205,8 +234,10 @@ def test_the_row_of_choice_forgets_most_within_the_limit_of_perplexity() -> None
     rows = [row("gentle", 1.001, 0.2), row("good", 1.015, 0.9), row("rough", 1.3, 1.0)]
     assert forgetting.row_of_choice(rows)["strength"] == "good"
     assert forgetting.row_of_choice(rows[2:])["strength"] == "rough"
-    document = {"methods": {"a": rows, "b": rows[2:]}, "detector": None}
-    assert forgetting.sentences_of(document) == ["a: at most 2% of perplexity buys 90% of secrets within 1 bit",
+    document = {"methods": {"a": rows, "b": rows[2:]}, "detector": None, "before": {"others": 30, "edges": 4}}
+    *methods, edges = forgetting.sentences_of(document)
+    assert edges.startswith("30 texts about others were told, 4 of them by at most 0.1 nat")
+    assert methods == ["a: at most 2% of perplexity buys 90% of secrets within 1 bit",
                                                  "b: costs more than 2% of perplexity at every strength"]
 
 

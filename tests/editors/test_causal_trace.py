@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.locating_naive import NaiveTrace
 from editors.contract import EditBatch, Message, UpdateRequest
 from editors.digest import digest_tensor
 from editors.errors import ConfigError, SheetError
@@ -23,7 +24,7 @@ from editors.locate.causal_trace import (
     prepare,
     trace,
 )
-from editors.locate.replay import Kind, restoration
+from editors.locate.replay import SEVERED, Kind, record, scrambled
 from editors.locate.trace_table import as_csv, cells, role_means, traced_peak
 from tests.tiny import FAMILIES, tiny_folder
 
@@ -42,51 +43,6 @@ def batch_of(*requests: UpdateRequest) -> EditBatch:
     return EditBatch(purpose="update", base_digest="b", parent_digest="p", requests=requests)
 
 
-def first(output: Any) -> torch.Tensor:
-    return output[0] if isinstance(output, tuple) else output
-
-
-class NaiveTrace:
-    """The plain way: for every cell one whole run from the token ids, hooks on the modules, all logits."""
-
-    def __init__(self, model: LoadedModel, prompt: TracedPrompt, blurred: torch.Tensor) -> None:
-        self.model, self.prompt, self.blurred = model, prompt, blurred
-        self.clean_outputs: dict[str, torch.Tensor] = {}
-        anatomy = model.anatomy
-        paths = [path(layer) for layer in range(anatomy.layer_count)
-                 for path in (anatomy.block_path, anatomy.mlp_path, anatomy.attention_path)]
-        handles = [model.model.get_submodule(path).register_forward_hook(
-            lambda _, __, output, path=path: self.clean_outputs.__setitem__(path, first(output).clone())) for path in paths]
-        self.clean = model.model(torch.tensor([prompt.ids])).logits[0, -1].softmax(-1)
-        for handle in handles:
-            handle.remove()
-        self.answer = int(self.clean.argmax())
-
-    def effect(self, kind: Kind, layer: int, position: int, window: int) -> float:
-        anatomy, cell = self.model.anatomy, restoration(kind, layer, window, self.model.anatomy.layer_count)
-        path_of = {"state": anatomy.block_path, "mlp": anatomy.mlp_path, "attention": anatomy.attention_path}[kind]
-        restored = self._run([path_of(each) for each in range(cell.first, cell.stop)], position)
-        return restored - self._run([], position)
-
-    def _run(self, paths: list[str], position: int) -> float:
-        model, samples = self.model.model, len(self.blurred)
-
-        def put_back(path: str) -> Callable[..., Any]:
-            def hook(_: Any, __: Any, output: Any) -> Any:
-                value, clean = first(output), self.clean_outputs[path].reshape(len(self.prompt.ids), -1)
-                value.reshape(samples, len(self.prompt.ids), -1)[:, position] = clean[position]
-                return output
-            return hook
-
-        handles = [model.get_submodule(path).register_forward_hook(put_back(path)) for path in paths]
-        handles.append(model.get_submodule(self.model.anatomy.embedding).register_forward_hook(
-            lambda *_: self.blurred.clone()))
-        logits = model(torch.tensor([self.prompt.ids] * samples)).logits
-        for handle in handles:
-            handle.remove()
-        return float(logits[:, -1].softmax(-1)[:, self.answer].mean())
-
-
 @pytest.mark.parametrize("request_", [TOWER, CHAT], ids=["plain", "chat"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_cell_equals_the_naive_run(models: Callable[[str], LoadedModel], family: str, request_: UpdateRequest) -> None:
@@ -95,14 +51,16 @@ def test_every_cell_equals_the_naive_run(models: Callable[[str], LoadedModel], f
     traced = result.traces[0]
     with torch.inference_mode():
         embeddings = model.model.get_submodule(model.anatomy.embedding)(torch.tensor([traced.prompt.ids]))
-        naive = NaiveTrace(model, traced.prompt, corrupt(embeddings, traced.prompt, result.noise, CONFIG))
-        expected = {kind: torch.tensor([[naive.effect(kind, layer, position, CONFIG.window) for layer in result.layers]
-                                        for position in traced.prompt.positions]) for kind in CONFIG.kinds}
+        clean = model.model(torch.tensor([traced.prompt.ids])).logits[0, -1].softmax(-1)
+        naive = NaiveTrace(model, traced.prompt, corrupt(embeddings, traced.prompt, result.noise, CONFIG), CONFIG.window)
+        expected = {kind: torch.stack([torch.stack([naive.effect(kind, layer, position) for layer in result.layers])
+                                       for position in traced.prompt.positions_of(kind)]) for kind in CONFIG.kinds}
     assert result.layers == (0, 1, 2, 3)
-    assert traced.clean == pytest.approx(float(naive.clean.max()), abs=1e-6)
-    assert any(float(effects.abs().max()) > 1e-3 for effects in expected.values()), "the trace moves nothing: no test"
-    for kind, effects in expected.items():
-        assert torch.allclose(traced.effects[kind], effects, atol=1e-5), kind
+    assert traced.clean == pytest.approx(float(clean.max()), abs=1e-6)
+    assert any(float(draws.abs().max()) > 1e-3 for draws in expected.values()), "the trace moves nothing: no test"
+    for kind, draws in expected.items():
+        assert torch.allclose(traced.draws[kind], draws, atol=1e-5), kind
+        assert torch.allclose(traced.effects[kind], draws.mean(-1), atol=1e-5), kind
 
 
 def test_restoring_the_last_state_of_the_last_token_recovers_everything(models: Callable[[str], LoadedModel]) -> None:
@@ -146,7 +104,7 @@ def test_traces_a_few_requests_spread_over_the_batch_and_says_so(models: Callabl
     rows = list(csv.DictReader(as_csv(role_means(result)).splitlines()))
     assert {(row["requests_traced"], row["requests_in_batch"]) for row in rows} == {("3", "7")}
     for row in rows:
-        assert float(row["low"]) == pytest.approx(float(row["mean"]), abs=2e-6), "equal requests have no spread"
+        assert float(row["low"]) == pytest.approx(float(row["mean"]), abs=2e-6), "equal requests under one draw have no spread"
 
 
 @pytest.mark.parametrize(("first_", "last", "length", "limit"), [
@@ -163,7 +121,8 @@ def result_with(effects: dict[Kind, list[list[float]]], kinds: tuple[Kind, ...])
     from editors.locate.causal_trace import RequestTrace
 
     prompt = TracedPrompt("r", (5, 6, 7), 0, 1, (0, 1, 2))
-    traced = RequestTrace(prompt, ("a", "b", "c"), "d", 0.5, 0.1, {kind: torch.tensor(effects[kind]) for kind in kinds})
+    traced = RequestTrace(prompt, ("a", "b", "c"), "d", 0.5, 0.1,
+                          {kind: torch.tensor(effects[kind])[..., None] for kind in kinds}, {})
     return TraceResult((traced,), (0, 3, 6), 1, 0.1, TraceConfig(kinds=kinds))
 
 
@@ -176,11 +135,46 @@ def test_peak_is_the_feed_forward_window_of_the_subjects_last_token() -> None:
     assert traced_peak(result_with({"mlp": [[0.0] * 3] * 3}, ("mlp",))) is None
 
 
-def test_one_request_has_no_interval() -> None:
+def test_one_request_and_one_draw_have_no_interval() -> None:
     means = role_means(result_with({"mlp": [[0.9, 0.0, 0.0], [0.1, 0.2, 0.0], [0.0, 0.0, 0.8]]}, ("mlp",)))
     assert [(mean.role, mean.layer, mean.mean) for mean in means if mean.mean] == [
         ("subject first", 0, 0.9), ("subject last", 0, 0.1), ("subject last", 3, 0.2), ("prompt last", 6, 0.8)]
     assert all(mean.low is None and mean.high is None for mean in means)
+
+
+def test_a_random_state_in_place_of_the_clean_one_is_the_control(models: Callable[[str], LoadedModel]) -> None:
+    """The control's states have the clean one's length and another direction; restored at the end they decide the answer."""
+    model = models("llama")
+    traced = trace(model, [TOWER], CONFIG).traces[0]
+    assert {kind: tuple(effects.shape) for kind, effects in traced.control.items()} == dict.fromkeys(
+        ("state", "mlp", "attention"), (2, 4, 2))
+    with torch.inference_mode():
+        clean = record(model, model.model.get_input_embeddings()(torch.tensor([traced.prompt.ids])), ("mlp",))
+        random = scrambled(clean, torch.Generator().manual_seed(CONFIG.seed + CONFIG.noise_samples))
+        assert torch.allclose(random.states.norm(dim=-1), clean.states.norm(dim=-1), rtol=1e-5)
+        last = model.model.lm_head(model.model.model.norm(random.states[4, 0, -1])).softmax(-1)
+        answer = int(model.model.lm_head(model.model.model.norm(clean.states[4, 0, -1])).argmax())
+    assert float(traced.control["state"][1, 3].mean()) == pytest.approx(float(last[answer]) - traced.corrupted, abs=1e-6)
+
+
+def test_severing_takes_from_the_last_state_nothing(models: Callable[[str], LoadedModel]) -> None:
+    traced = trace(models("gpt2"), [TOWER], CONFIG).traces[0]
+    for kind in SEVERED:
+        assert torch.equal(traced.draws[kind][:, -1], traced.draws["state"][[traced.prompt.positions.index(site)
+                           for site in traced.prompt.sites]][:, -1])
+
+
+def test_each_noise_draw_has_its_own_seed_and_gives_an_interval(models: Callable[[str], LoadedModel]) -> None:
+    three, second = (trace(models("llama"), [TOWER], TraceConfig(kinds=("state",), noise_samples=count, seed=seed))
+                     for count, seed in ((3, 0), (1, 1)))
+    assert torch.allclose(three.traces[0].draws["state"][..., 1:2], second.traces[0].draws["state"], atol=1e-6)
+    assert all(cell.low is None for cell in cells(second))
+    for cell in cells(three):
+        assert cell.low is not None
+        assert cell.high is not None
+        assert cell.low <= cell.indirect_effect <= cell.high
+        assert cell.noise_draws == 3
+    assert any(mean.high - mean.low > 1e-3 for mean in role_means(three) if mean.low is not None and mean.high is not None)
 
 
 def test_locate_writes_tables_and_picture_and_obeys_the_calibration(
@@ -228,7 +222,7 @@ def test_locate_refuses_a_position_that_a_request_lacks(models: Callable[[str], 
     ({"noise_samples": 0}, "trace.noise_samples must be at least 1, got 0"),
     ({"token_limit": 3}, "trace.token_limit must be at least 4, got 3"),
     ({"noise_scale": float("nan")}, "trace.noise_scale must be above 0, got nan"),
-    ({"kinds": ("head",)}, "trace.kinds must name some of state, mlp, attention, got \\['head'\\]")])
+    ({"kinds": ("head",)}, "trace.kinds must name some of state, mlp, .*, attention severed, got \\['head'\\]")])
 def test_config_refuses_values_out_of_range(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TraceConfig(**setting)
@@ -245,7 +239,8 @@ def test_the_packaged_model_recalls_early_at_the_subject_and_late_at_the_end(pac
     assert traced.clean > 0.6
     assert traced.corrupted < 0.1
     subject = [row for row, position in enumerate(traced.prompt.positions) if position <= traced.prompt.last]
-    assert float(traced.effects["mlp"][subject][:, 0].max()) > 0.3 > float(traced.effects["mlp"][subject][:, 3:].max())
+    assert float(traced.effects["mlp"][subject][:, 0].max()) > 0.15 > 3 * float(traced.effects["mlp"][subject][:, 3:].max())
+    assert max(float(effects.max()) for effects in traced.control.values()) < 0.05, "a random state recovers the answer"
     assert float(traced.effects["attention"][-1, 3]) > 0.3 > float(traced.effects["attention"][-1, :3].max())
 
 

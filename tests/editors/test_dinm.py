@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,17 @@ def test_the_place_of_a_batch_has_its_layer_and_evidence(model: LoadedModel, tmp
     assert found.layers == (1, 2)
     assert found.traced_peak == hidden_contrast(model, batch).peak(range(model.anatomy.layer_count))
     assert [one.kind for one in found.evidence] == ["table", "picture"]
+
+
+def test_a_contrast_that_was_located_is_not_computed_again(model: LoadedModel, tmp_path: Path) -> None:
+    batch = detoxify_batch(model, CHAT)
+    located = [find_contrast(model, batch, (0, 1, 2, 3), None, tmp_path), at(0, 1, 2, 3)]
+    editor = Dinm(replace(QUICK, steps=1))
+    found = [editor.plan(model, batch, place, tmp_path).parameters for place in located]
+    assert found[0] == found[1]
+    for layer in (1, 2):
+        told = located[0].model_copy(update={"traced_peak": layer})
+        assert editor.plan(model, batch, told, tmp_path).parameters == (model.anatomy.mlp_output_parameter(layer),)
 
 
 def test_states_of_rows_do_not_depend_on_their_neighbours(model: LoadedModel) -> None:

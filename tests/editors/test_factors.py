@@ -47,7 +47,7 @@ def test_second_call_reads_and_neither_runs_nor_factors(model: LoadedModel, corp
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     first = moment_factors(model, [0, 1], corpus, tmp_path)[1]
     monkeypatch.setattr("editors.factors.cholesky_factor", lambda *_: pytest.fail("factored again"))
-    monkeypatch.setattr("editors.moments._measured", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("editors.moments.measured_moments", lambda *_: pytest.fail("measured again"))
     monkeypatch.setattr("editors.factors.read_moment", lambda *_: pytest.fail("read the moment too"))
     assert torch.equal(moment_factors(model, [0, 1], corpus, tmp_path)[1], first)
     assert not list(tmp_path.glob(".writing-*"))
@@ -56,7 +56,7 @@ def test_second_call_reads_and_neither_runs_nor_factors(model: LoadedModel, corp
 def test_a_factor_that_is_missing_is_made_from_the_stored_moment(model: LoadedModel, corpus: Corpus, tmp_path: Path,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     moments = second_moments(model, [1], corpus, tmp_path)
-    monkeypatch.setattr("editors.moments._measured", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("editors.moments.measured_moments", lambda *_: pytest.fail("measured again"))
     assert torch.equal(moment_factors(model, [1], corpus, tmp_path)[1], cholesky_factor(moments[1]))
 
 

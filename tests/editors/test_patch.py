@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from editors.errors import IntegrityError
 from editors.patch import LOADER_EXAMPLE, Dense, LowRank, Patch, Scale, edited_tensor, load_patch, smaller
 from tests.tiny import tiny_model
 
@@ -50,3 +52,13 @@ def test_loader_without_this_package_gives_the_same_bits(dtype: torch.dtype, tmp
         expected = edited_tensor(name, weight, [load_patch(tmp_path)])
         assert torch.equal(model.get_parameter(name), expected)
         assert not torch.equal(expected, weight)
+
+
+@pytest.mark.parametrize("part", ["tensors_sha256", "provenance"])
+def test_a_patch_that_lacks_a_part_is_an_integrity_error(tmp_path: Path, part: str) -> None:
+    Patch((LowRank("w", torch.ones(2, 1), torch.ones(1, 2)),), {"method": "rome"}).save(tmp_path)
+    document = json.loads((tmp_path / "patch.json").read_text())
+    del document[part]
+    (tmp_path / "patch.json").write_text(json.dumps(document))
+    with pytest.raises(IntegrityError, match=f"cannot be read: '{part}'"):
+        load_patch(tmp_path)

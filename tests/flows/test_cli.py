@@ -36,6 +36,13 @@ def test_serve_teaches_with_an_example() -> None:
     assert "suture serve --inbox ./inbox --verify main" in " ".join(shown.output.split())
 
 
+@pytest.mark.parametrize(("command", "example"), [("serve-model", "serve-model demo --port 8000"),
+                                                  ("listen", "listen --port 8088")])
+def test_commands_that_stay_teach_with_an_example(command: str, example: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"])
+    assert f"suture {example}" in " ".join(shown.output.split())
+
+
 def test_an_unknown_setting_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SUTURE_LINGER_SECONDS", "soon")
     shown = CliRunner().invoke(app, ["show", "abc", "--json"])

@@ -106,7 +106,7 @@ def test_an_event_starts_the_inbox_and_a_worker_runs_it(site: Site, tmp_path: Pa
         site.ask("work_pools/", name=name, type=kind, base_job_template=job_template(kind))
     site.prefect("deploy", "--all")
     deployed = site.ask("deployments/filter", limit=200)
-    assert len(deployed) == 32
+    assert len(deployed) == 40
     assert {(one["work_pool_name"], one["name"]) for one in deployed} == {
         ("suture-process", "local"), ("suture-docker", "docker"), ("suture-kubernetes", "kubernetes"), ("suture-ecs", "ecs")}
     assert not any(schedule["active"] for one in deployed for schedule in one["schedules"])

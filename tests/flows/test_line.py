@@ -109,6 +109,7 @@ def test_a_person_must_approve_on_other_channels(walk: Walk, base: str) -> None:
     assert walk.run("promote", version).document["channel"] == "stable"
     shown = walk.run("show", version[:6]).document
     assert (shown["state"], shown["decision"]["by"]) == ("serving", "ann")
+    assert walk.run("history", "stable").document["entries"][-1]["reason"] == "approved by ann: looked at it"
 
 
 def test_a_refused_edit_is_kept_shown_and_never_promoted(walk: Walk, base: str, tmp_path: Path) -> None:
@@ -140,7 +141,9 @@ def test_dry_run_locate_and_measure_change_nothing(walk: Walk, base: str, second
 def test_warming_makes_what_edits_read_and_then_nothing(walk: Walk, base: str, second: Answer) -> None:
     first = walk.run("warm", base, "--layers", "1-2")
     assert first.code == 0, first.errors
-    assert {item["layer"] for item in first.document["items"] if item["made"]} == {2}, "the edits made layers 0 and 1"
+    made = [(item["what"], item["layer"]) for item in first.document["items"] if item["made"]]
+    assert {layer for what, layer in made if what != "spectrum"} == {2}, "the edits made layers 0 and 1"
+    assert {layer for what, layer in made if what == "spectrum"} == {1, 2}, "MEMIT asks for none"
     again = walk.run("warm", base, "--layers", "1-2")
     assert [item["path"] for item in again.document["items"]] == [item["path"] for item in first.document["items"]]
     assert not any(item["made"] for item in again.document["items"])
@@ -181,7 +184,7 @@ def test_bad_sheets_get_one_clear_error(walk: Walk, base: str, change: dict, wor
 
 def test_a_killed_edit_finishes_on_the_next_run_and_redoes_nothing(walk: Walk, base: str, second: Answer) -> None:
     sheet = walk.sheet("killed", base, [request(2, "theatre")], channel="killed")
-    stages = ("vet-1", "locate-1", "edit-3", "measure-2", "judge-1")
+    stages = ("vet-1", "locate-2", "edit-3", "measure-2", "judge-1")
     kept: dict[str, float] = {}
     for stage in stages:
         _kill_when(walk, sheet, stage)

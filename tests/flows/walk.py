@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,15 @@ class Walk:
     """One home, and commands run in it as a user runs them."""
 
     home: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What leads to a team's servers; empty: embedded ones."""
 
     @property
     def environment(self) -> dict[str, str]:
         """The user's environment with this home; nothing lingers."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "AWS_"))}
         return {**kept, "SUTURE_HOME": str(self.home), "SUTURE_LINGER_SECONDS": "20", "SUTURE_USER": "tester",
-                "PYTHONPATH": str(ROOT)}
+                "PYTHONPATH": str(ROOT), **self.settings}
 
     def command(self, *arguments: str) -> list[str]:
         """The command line."""

@@ -52,7 +52,7 @@ def test_every_flow_of_the_house_is_deployed() -> None:
 
 def test_each_flow_is_deployed_once_to_each_pool_and_runs_one_at_a_time() -> None:
     places = {(deployment["name"], deployment["entrypoint"]) for deployment in DEPLOYMENTS}
-    assert len(places) == len(DEPLOYMENTS) == 4 * 8
+    assert len(places) == len(DEPLOYMENTS) == 4 * 10
     for deployment in DEPLOYMENTS:
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
         assert ("pull" in deployment) == (deployment["name"] != "local"), "a container would inherit the laptop's path"

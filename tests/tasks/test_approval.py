@@ -166,7 +166,7 @@ def test_another_policy_cannot_be_put_in_its_place(store: Store, tmp_path: Path)
     key = candidate_key(MODEL, candidate.version)
     lax = policy()
     store.put_blob(lax.content)
-    swapped = json.loads(serialise(candidate)) | {"rules": {"sha256": lax.digest, "size_bytes": len(lax.content)}}
+    swapped = json.loads(serialise(candidate)) | {"seal": None, "rules": {"sha256": lax.digest, "size_bytes": len(lax.content)}}
     tamper(store, key, json.dumps(swapped).encode())
     with pytest.raises(IntegrityError, match=f"its rules are {lax.digest}, not the policy"):
         read_candidate(store, MODEL, candidate.version)

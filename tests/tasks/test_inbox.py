@@ -250,3 +250,14 @@ def test_sheets_are_told_by_their_names(name: str, answer: bool) -> None:
     assert is_sheet(name) == answer
 
 
+
+
+def test_an_answer_half_written_is_cleared_away(tmp_path: Path) -> None:
+    place = folder_place(tmp_path)
+    place.drop("eiffel.yaml", "sheet")
+    claim = take(place.inbox)
+    (tmp_path / "done").mkdir(exist_ok=True)
+    (tmp_path / "done" / f".{claim.since}.eiffel.yaml.json.0a1b2c3d").write_text('{"version": ')
+    assert claim.finish("done", ANSWER)
+    assert sorted(path.name for path in (tmp_path / "done").iterdir()) == [
+        f"{claim.since}.eiffel.yaml", f"{claim.since}.eiffel.yaml.json"]

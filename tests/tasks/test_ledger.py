@@ -9,7 +9,7 @@ import pytest
 
 from editors.errors import IntegrityError
 from tasks.ledger import heal, history
-from tasks.manifest import LedgerEntry, Pointer, base_version, ledger_key, ledger_prefix
+from tasks.manifest import LedgerEntry, Pointer, base_version, channel_key, ledger_key, ledger_prefix, serialise
 from tasks.store import Store
 from tests.tasks.release_line import tamper
 
@@ -90,3 +90,36 @@ def test_a_removed_entry_is_seen(store: Store) -> None:
 def test_an_empty_ledger_is_an_empty_history(store: Store) -> None:
     assert history(store, "tiny") == ()
     assert store.list(ledger_prefix("tiny")) == ()
+
+
+@pytest.mark.parametrize("change", [{"move": 3}, {"move": 2, "previous": "d" * 64}, {"move": 1}])
+def test_a_changed_pointer_does_not_spoil_the_ledger(store: Store, change: dict) -> None:
+    first, second = moves("demo", 2)
+    heal(store, first)
+    entry = second.entry.model_copy(update=change)
+    with pytest.raises(IntegrityError, match=r"00000001\.json (and the pointer|is not the entry)"):
+        heal(store, second.model_copy(update={"entry": entry}))
+    with pytest.raises(IntegrityError, match="the pointer of channel demo is at its move 2, and the ledger"):
+        heal(store, Pointer.model_validate({**second.model_dump(), "model": "other"}))
+    assert [record.entry for record in history(store, "tiny")] == [first.entry]
+
+
+@pytest.mark.parametrize("touched", ["the last entry", "the pointer"])
+def test_the_last_entry_and_the_pointer_tell_the_same(store: Store, touched: str) -> None:
+    first, second, third = moves("demo", 3)
+    heal(store, first)
+    heal(store, second)
+    for pointer in (second, third):
+        tamper(store, channel_key("tiny", "demo"), serialise(pointer))
+        assert len(history(store, "tiny", "demo")) == 2, "a move whose entry is still to come"
+    heal(store, third)
+    changed = third.entry.model_copy(update={"by": "eve"})
+    if touched == "the pointer":
+        tamper(store, channel_key("tiny", "demo"), serialise(third.model_copy(update={"entry": changed})))
+    else:
+        tamper(store, ledger_key("tiny", 3), serialise(changed))
+    with pytest.raises(IntegrityError, match=r"3\.json and the pointer of channel demo at its move 3 contradict each other"):
+        history(store, "tiny", "demo")
+    tamper(store, channel_key("tiny", "demo"), serialise(first))
+    with pytest.raises(IntegrityError, match="contradict each other"):
+        history(store, "tiny")

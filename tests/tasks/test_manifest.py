@@ -11,6 +11,7 @@ from tasks.manifest import (
     BaseReference,
     Blob,
     Cause,
+    Decision,
     LedgerEntry,
     Pointer,
     ReleaseManifest,
@@ -103,3 +104,15 @@ def test_ledger_keys_sort_as_they_count() -> None:
 def test_nothing_moves_without_a_name_and_a_reason(by: str, reason: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         Cause(by, reason)
+
+
+def test_a_bit_turned_anywhere_in_a_decision_is_seen() -> None:
+    decision = Decision(model="tiny", digest="b" * 64, record="a" * 64, verdict="a" * 64, decision="approve", by="ada",
+                        reason="looked at it", at="2026-01-01T00:00:00+00:00")
+    older, written = serialise(decision), serialise(decision.sealed())
+    assert b"seal" not in older, "a record older than the seal keeps its digest"
+    assert parse(Decision, older, "here") == decision
+    assert parse(Decision, written, "here").by == "ada"
+    for place in range(len(written)):
+        with pytest.raises(IntegrityError, match="s3://here is not a sound Decision"):
+            parse(Decision, written[:place] + bytes([written[place] ^ 1]) + written[place + 1:], "s3://here")

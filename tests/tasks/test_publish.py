@@ -158,7 +158,7 @@ def test_what_the_gate_refused_is_kept_and_never_promoted(store: Store, tmp_path
     with pytest.raises(GateRefused, match=f"refused version {candidate.version}"):
         publish(store, candidate, refused.baked.folder)
     assert channel.read_version(store, MODEL, candidate.version) == candidate
-    forged = ReleaseManifest(**candidate.model_dump(exclude={"format", "state", "policy", "channel", "supersedes"}),
+    forged = ReleaseManifest(**candidate.model_dump(exclude={"format", "state", "policy", "channel", "supersedes", "seal"}),
                              approvals=({"by": "eve", "decision": "e" * 64},))
     tamper(store, release_key(MODEL, candidate.version), serialise(forged))
     promote(store, make_edit(tmp_path / "good", 2))

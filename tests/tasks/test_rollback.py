@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from editors.errors import ConfigError, IntegrityError, NotFound, PromotionConflict
 from tasks import channel
+from tasks.intent import one_back
 from tasks.manifest import Cause, release_key
 from tasks.publish import point, publish, rollback
 from tasks.store import Store
-from tests.tasks.release_line import ADA, CHANNEL, MODEL, Made, kinds, line_of, make_edit, promote, tamper
+from tests.tasks.release_line import ADA, CHANNEL, MODEL, Killed, Made, kinds, line_of, make_edit, promote, tamper
 
 pytestmark = pytest.mark.flow
 BACK = Cause("bob", "it answers oddly")
@@ -87,3 +89,37 @@ def test_rollback_does_not_lead_to_a_tampered_release(store: Store, tmp_path: Pa
     with pytest.raises(IntegrityError, match="was changed"):
         rollback(store, MODEL, CHANNEL, BACK)
     assert channel.read(store, MODEL, CHANNEL).pointer.version == second
+
+
+def test_one_back_said_again_after_a_kill_is_one_back(store: Store, tmp_path: Path) -> None:
+    """The kill came after the ledger, before the answer; said by somebody else, or once more in peace, it is one further."""
+    base, first, second, third = line_of(store, tmp_path, 3)
+    intents = tmp_path / "intents"
+
+    def back(cause: Cause, killed: bool = False) -> str:
+        with suppress(Killed), one_back(intents, channel.read_pointer(store, MODEL, CHANNEL)[0], cause) as began:
+            moved = rollback(store, MODEL, CHANNEL, cause, began=began)
+            if killed:
+                raise Killed
+        return moved.to_version
+
+    assert back(BACK, killed=True) == second
+    assert [back(BACK), back(BACK, killed=True), back(ADA)] == [second, first, base]
+    assert kinds(store)[-3:] == [("rollback", second), ("rollback", first), ("rollback", base)]
+    assert third == kinds(store)[-4][1]
+
+
+@pytest.mark.parametrize("content", [None, "[1]"])
+def test_an_intent_that_somebody_overtook_or_that_is_damaged_counts_for_nothing(store: Store, tmp_path: Path,
+                                                                                content: str | None) -> None:
+    _, first, second, _ = line_of(store, tmp_path, 3)
+    intents = tmp_path / "intents"
+    with suppress(Killed), one_back(intents, channel.read_pointer(store, MODEL, CHANNEL)[0], BACK):
+        raise Killed
+    if content is not None:
+        next(intents.iterdir()).write_text(content)
+    rollback(store, MODEL, CHANNEL, ADA)
+    with one_back(intents, channel.read_pointer(store, MODEL, CHANNEL)[0], BACK) as began:
+        rollback(store, MODEL, CHANNEL, BACK, began=began)
+    assert [version for _, version in kinds(store)[-2:]] == [second, first]
+    assert list(intents.iterdir()) == []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from editors.patch import Dense, LowRank, Patch, Scale, edited_tensor
+from tests.servers import ask, free_port, serving
 from tests.tasks.registry import DOWN, NAME, Registry, outside
 from tests.tiny import tiny_folder
 
@@ -44,6 +48,28 @@ def test_a_version_serves_its_edits_in_a_fresh_process(registry: Registry, tmp_p
     assert report["answers"][0][0] == tokenizer.decode(continuation, skip_special_tokens=True)
     assert len(report["answers"][1]) == 2
     assert report["ours"] == []
+
+
+def test_mlflow_serves_a_version_over_http(registry: Registry, tmp_path: Path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    version = registry.register(registry.second)
+    port = free_port()
+    options = ["-m", version.uri, "--env-manager", "local", "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", *options]
+    # MLflow looks for uvicorn on the path, as an activated environment has it
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": registry.uri, "PYTHONPATH": "",
+                   "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with serving(command, environment, tmp_path, f"http://127.0.0.1:{port}/ping"):
+        address = f"http://127.0.0.1:{port}/invocations"
+        answer = ask(address, {"inputs": ["The Louvre is in"], "params": {"max_new_tokens": 3}})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(address, {"inputs": ["The Louvre is in"], "params": {"max_new_tokens": "many"}})
+    tokenizer = AutoTokenizer.from_pretrained(registry.second_folder)
+    ids = tokenizer("The Louvre is in", return_tensors="pt").input_ids
+    said = AutoModelForCausalLM.from_pretrained(registry.second_folder).generate(ids, do_sample=False, max_new_tokens=3)
+    assert answer == {"predictions": [tokenizer.decode(said[0, ids.shape[1]:], skip_special_tokens=True)]}
+    assert refused.value.code == 400
 
 
 def test_another_base_is_refused_when_it_has_other_weights(registry: Registry, tmp_path: Path, monkeypatch):

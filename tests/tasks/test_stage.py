@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,26 @@ def test_a_damaged_stage_is_set_aside_and_made_again(tmp_path: Path, name: str) 
     assert not again.reused
     assert again.digest == made.digest
     assert any(path.name.startswith(".damaged-") for path in (tmp_path / "edit").iterdir())
+
+
+def test_a_bit_turned_anywhere_in_a_record_is_seen(tmp_path: Path) -> None:
+    calls: list[int] = []
+    made = Workspace(tmp_path).run("edit", {"x": 1.5, "y": {"3": None}}, _writer(calls))
+    record = made.folder / "record.json"
+    written = record.read_bytes()
+    places = range(0, len(written), 3)
+    for place in places:
+        record.write_bytes(written[:place] + bytes([written[place] ^ 1]) + written[place + 1:])
+        assert not Workspace(tmp_path).run("edit", {"x": 1.5, "y": {"3": None}}, _writer(calls)).reused, place
+    assert len(calls) == len(places) + 1
+
+
+def test_a_record_of_an_older_version_without_a_seal_is_found(tmp_path: Path) -> None:
+    calls: list[int] = []
+    made = Workspace(tmp_path).run("edit", {}, _writer(calls))
+    record = made.folder / "record.json"
+    document = json.loads(record.read_text())
+    del document["sha256"]
+    record.write_text(json.dumps(document))
+    again = Workspace(tmp_path).run("edit", {}, _writer(calls))
+    assert (again.reused, again.digest) == (True, made.digest)

@@ -32,7 +32,8 @@ def house(tmp_path: Path) -> House:
 def test_everything_is_made_once(base: str, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     first = warm(base, "1-2", house)
     assert [(item.what, item.layer) for item in first.items] == [
-        ("own text", None), ("second moment", 1), ("second moment", 2), ("factor", 1), ("factor", 2)]
+        ("own text", None), ("second moment", 1), ("second moment", 2), ("factor", 1), ("factor", 2),
+        ("spectrum", 1), ("spectrum", 2)]
     assert all(item.made and item.size_bytes == item.path.stat().st_size > 0 for item in first.items)
     assert all(item.path.parent == house.statistics for item in first.items)
     written = {path: path.stat().st_mtime_ns for path in house.statistics.iterdir()}
@@ -48,7 +49,13 @@ def test_only_what_is_missing_is_made(base: str, house: House) -> None:
     next(item.path for item in first.items if item.what == "factor").unlink()
     more = warm(base, "1,3", house)
     assert {(item.what, item.layer) for item in more.items if item.made} == {
-        ("factor", 1), ("second moment", 3), ("factor", 3)}
+        ("factor", 1), ("second moment", 3), ("factor", 3), ("spectrum", 3)}
+
+
+def test_only_the_layers_of_alphaedit_get_a_spectrum(base: str, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One costs as much as fifteen factors."""
+    monkeypatch.setattr("tasks.warm._layers_by_default", lambda method, *_: {2} if method == "alphaedit" else {1})
+    assert [item.layer for item in warm(base, "1-2", house).items if item.what == "spectrum"] == [2]
 
 
 def test_an_edit_finds_the_statistics_that_warming_made(base: str, house: House) -> None:
@@ -67,7 +74,7 @@ def test_progress_is_told(base: str, house: House) -> None:
     told = House(root=house.root, store=house.store, mlflow_uri="", user="tester", privacy_key=house.privacy_key,
                  progress=lambda what, done, total: said.update({what: (done, total)}))
     warm(base, "0", told)
-    assert list(said) == ["own text", "second moments", "factors"]
+    assert list(said) == ["own text", "second moments", "factors", "spectra"]
     assert all(done == total > 0 for done, total in said.values())
 
 

@@ -8,9 +8,9 @@ from editors.contract import EditBatch
 from editors.errors import IntegrityError
 from tests.editors.test_forget_request import KEY, asked, quotes
 from tests.validations.test_page import Nesting
+from validations.about import About
 from validations.certificate import attacks, is_attack, not_shown, otherwise, render_certificate, standings
 from validations.contract import Measurement, Measurements, Rule, Verdict
-from validations.page import About
 
 BATCH = EditBatch(purpose="forget", base_digest="b", parent_digest="p", requests=(asked().sealed(KEY),))
 

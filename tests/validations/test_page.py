@@ -14,13 +14,12 @@ from editors.detoxify_request import DetoxifyRequest
 from editors.digest import digest_document
 from editors.errors import IntegrityError
 from tests.validations.measured import batch, measured, request
+from validations.about import About, Command, Picture, Step, Weights
 from validations.contract import Measurement, Measurements, Rule, Transcript, Verdict
 from validations.gate import judge
+from validations.nearby import Moved, Search
 from validations.page import (
     PNG,
-    About,
-    Command,
-    Picture,
     answers,
     highlights,
     joined_lines,
@@ -28,6 +27,7 @@ from validations.page import (
     number,
     render_page,
     requests_shown,
+    room,
     scale,
 )
 from validations.policy import Policy, policy_for
@@ -247,3 +247,33 @@ def test_only_shares_are_drawn_on_the_line() -> None:
 
 def heading(html: str) -> str:
     return html.partition("<h1>")[2].partition("</h1>")[0]
+
+
+def test_what_is_left_to_the_limit_is_told_in_the_rules_own_unit() -> None:
+    def left(limit: str, observed: float | str, parent: float | None = None) -> str:
+        return room(Rule(name="a.b", passed=True, severity="critical", observed=observed, limit=limit, parent=parent))
+
+    assert left(">= 0.9", 0.95) == "0.05 to spare"
+    assert left(">= 0.9", 0.5) == "0.400 short"
+    assert left("<= 1.05 x parent", 1.25, 20.0) == "0.200 short"
+    assert left(">= parent - 0.05", 0.8, 0.7) == "0.150 to spare"
+    assert left("<= parent + 0.5", 2.0, 1.0) == "0.500 short"
+    assert left(">= 1 and <= 4", 3.5) == "0.500 to spare"
+    assert left("count <= 3", 1.0) == "2 to spare"
+    assert [left("each >= 1", 1.0), left("smallest >= parent", 1.0, 1.0), left(">= 1", "not measured")] == ["", "", ""]
+
+
+def test_the_stack_the_untouched_tensors_and_the_searched_prompts_are_told() -> None:
+    moved = Moved(source="question", request="-", prompt=ATTACK, nats=1.25, parent="was this", candidate="is that")
+    steps = [Step("c" * 64, "update", "memit", 12), Step("d" * 64, "update", "rome", 3, is_new=True)]
+    about = About("smollm2", "v1", stack=steps, weights=Weights(272, 271, {"integrity-0": "rank 3"}),
+                  search=Search(searched={"question": 60}, moved=(moved,)))
+    html, _ = page(batch(), spoken(batch()), about)
+    assert ATTACK not in html
+    for part in ("271 of 272 tensors are untouched", "rank 3", "c" * 64, "<strong>(new)</strong>", "60 ordinary questions",
+                 "was this", "is that", "1.250", "What this page does not prove"):
+        assert part in html
+    quiet = About("smollm2", "v1", search=Search(searched={"question": 60}, moved=(moved,), quiet=True))
+    html, _ = page(batch(), spoken(batch()), quiet)
+    assert "Answers are withheld" in html
+    assert "was this" not in html
