@@ -13,7 +13,7 @@ from torch import Tensor
 
 from editors.patch import Patch
 
-KEYS, GRADIENTS = "keys.", "gradients."
+KEYS = "keys."
 SAME_KEY = 0.02
 """A key this near to a new one, relative to its norm, belongs to the fact that is written anew: it is let go."""
 
@@ -46,38 +46,6 @@ def joined(*parts: Tensor | None) -> Tensor | None:
     """Keys of several sources side by side; None where there are none."""
     given = [part.double() for part in parts if part is not None]
     return torch.cat(given, dim=1) if given else None
-
-
-def remembered_gradients(gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A patch's memory of how its answers' log-odds feel each output. gradients: parameter name -> (D, N)."""
-    return {f"{GRADIENTS}{parameter}": found.float().cpu() for parameter, found in gradients.items()}
-
-
-def by_gradients(patches: Sequence[Patch], parameters: Sequence[str]) -> tuple[list[Patch], list[Patch]]:
-    """The patches that remember gradients for every one of the parameters, and the others."""
-    knows = [all(f"{GRADIENTS}{parameter}" in patch.memory for parameter in parameters) for patch in patches]
-    return ([patch for patch, does in zip(patches, knows, strict=True) if does],
-            [patch for patch, does in zip(patches, knows, strict=True) if not does])
-
-
-def earlier_facts(patches: Sequence[Patch], new: Mapping[str, Tensor], size: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Parameter -> keys (F, M) and gradients (D, M) of earlier facts, float64 on the device of `new`; M may be 0.
-
-    Args:
-        patches: Those that remember gradients, in stack order.
-        new: Parameter -> (F, N), the keys about to be written, the lowest parameter first. A fact whose key there, which
-            no edit above can move, is one of them is written anew and let go.
-        size: D.
-    """
-    lowest = next(iter(new))
-    held: dict[str, tuple[Tensor, Tensor]] = {}
-    for parameter, keys in new.items():
-        parts = [(patch.memory[f"{KEYS}{parameter}"], patch.memory[f"{GRADIENTS}{parameter}"]) for patch in patches]
-        empty = (keys.new_zeros(len(keys), 0), keys.new_zeros(size, 0))
-        held[parameter] = (torch.cat([part[0].to(keys) for part in [*parts, empty]], dim=1).double(),
-                           torch.cat([part[1].to(keys) for part in [*parts, empty]], dim=1).double())
-    is_kept = _unlike(held[lowest][0], new[lowest].double())
-    return {parameter: (keys[:, is_kept], gradients[:, is_kept]) for parameter, (keys, gradients) in held.items()}
 
 
 def _unlike(held: Tensor, new: Tensor) -> Tensor:

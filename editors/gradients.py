@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from editors.blocks import Walk, pad, prefill
-from editors.facts import Facts
 from editors.loading import LoadedModel
 from editors.target_search import TargetRow
 
@@ -56,15 +55,15 @@ class GradientReader:
 
     Args:
         model: The model; edits are applied to its own parameters by the caller.
-        facts: The facts; of their rows those with an answer.
+        rows: The facts' rows; those with an answer are read. The owners are 0 to N - 1.
         layers: The edited FFN modules; blocks below the lowest run once.
         token_budget: The most tokens (padding included) of one pass.
     """
 
-    def __init__(self, model: LoadedModel, facts: Facts, layers: Sequence[int], token_budget: int) -> None:
-        self.model, self.layers, self.count = model, sorted(layers), facts.count
-        rows = [row for row in facts.targets if row.labels]
-        self.parts = [self._prepare(group) for group in _grouped(rows, token_budget)]
+    def __init__(self, model: LoadedModel, rows: Sequence[TargetRow], layers: Sequence[int], token_budget: int) -> None:
+        self.model, self.layers = model, sorted(layers)
+        self.count = 1 + max(row.row.owner for row in rows)
+        self.parts = [self._prepare(group) for group in _grouped([row for row in rows if row.labels], token_budget)]
         self._rows = torch.zeros(self.count, device=model.device)
         for part in self.parts:
             self._rows.index_add_(0, part.owners, torch.ones_like(part.owners, dtype=self._rows.dtype))

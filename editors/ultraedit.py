@@ -168,7 +168,7 @@ class UltraEdit:
         corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
         moments = second_moments(model, layers, corpus, statistics, progress, batch.base_digest)
         facts = facts_of(model, batch, location, self.config.position, self.config.contexts)
-        reader = GradientReader(model, facts, layers, self.config.token_budget)
+        reader = GradientReader(model, facts.targets, layers, self.config.token_budget)
         first = reader.read()
         modules = tuple(self._module(model, layer, first, moments[layer], earlier) for layer in layers)
         edits, last, found = self._written(model, reader, first, modules, progress)
