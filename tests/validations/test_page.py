@@ -281,6 +281,8 @@ def test_the_stack_the_untouched_tensors_and_the_searched_prompts_are_told() -> 
     for part in ("271 of 272 tensors are untouched", "rank 3", "c" * 64, "<strong>(new)</strong>", "60 ordinary questions",
                  "was this", "is that", "1.250", "What this page does not prove"):
         assert part in html
+    html, _ = page(batch(), spoken(batch()), About("smollm2", "v1", weights=Weights(272, 271, {"another": "rank 3"})))
+    assert ">by earlier edits<" in html
     quiet = About("smollm2", "v1", search=Search(searched={"question": 60}, moved=(moved,), quiet=True))
     html, _ = page(batch(), spoken(batch()), quiet)
     assert "Answers are withheld" in html
