@@ -24,8 +24,12 @@ def keep_summary(answer: dict[str, Any], purpose: str, mlflow_uri: str) -> dict[
     """Leave a version's summary with the present run, and give its answer back; where it does not arrive, nothing stops."""
     from httpx import HTTPError
     from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+    from prefect.context import FlowRunContext
     from prefect.exceptions import PrefectException
 
+    if FlowRunContext.get() is None:
+        # no run, no page to leave it on
+        return answer
     link, words = link_of(answer, mlflow_uri)
     try:
         create_markdown_artifact(summary(answer, purpose), "suture-version", "What became of the version")

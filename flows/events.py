@@ -20,6 +20,10 @@ TOLD = ("version", "model", "channel", "by")
 def emit(event: Event, answer: Mapping[str, Any]) -> None:
     """Send the event about an answer; where it does not arrive, nothing stops."""
     from prefect.events import emit_event
+    from prefect.settings import PREFECT_API_URL
 
+    if PREFECT_API_URL.value() is None:
+        # nobody listens, and Prefect would start a server of its own to say it to
+        return
     payload = {name: answer[name] for name in TOLD if answer.get(name)}
     emit_event(NAMES[event], {"prefect.resource.id": f"suture.version.{answer.get('version')}"}, payload=payload)

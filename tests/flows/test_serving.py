@@ -8,7 +8,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,12 @@ WEBHOOKS = {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https", "MLFLOW_WEBHOOK_ALLO
             "MLFLOW_WEBHOOK_CACHE_TTL": "0"}
 
 
-@dataclass(frozen=True)
 class Team(Walk):
     """A home whose registry is a server."""
 
-    mlflow_uri: str
-
     @property
-    def environment(self) -> dict[str, str]:
-        return {**super().environment, "SUTURE_MLFLOW_URI": self.mlflow_uri, "SUTURE_WEBHOOK_SECRET": SECRET,
-                "SUTURE_LOG_FORMAT": "json", "SUTURE_SYSTEM_METRICS_SECONDS": "0.5",
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    def mlflow_uri(self) -> str:
+        return self.settings["SUTURE_MLFLOW_URI"]
 
     @property
     def client(self) -> Any:
@@ -51,7 +45,9 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     home, port = tmp_path_factory.mktemp("home"), free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{home}/registry.db",
                "--artifacts-destination", str(home / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    team = Team(home, f"http://127.0.0.1:{port}")
+    team = Team(home, {"SUTURE_MLFLOW_URI": f"http://127.0.0.1:{port}", "SUTURE_WEBHOOK_SECRET": SECRET,
+                       "SUTURE_LOG_FORMAT": "json", "SUTURE_SYSTEM_METRICS_SECONDS": "0.5",
+                       "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
     key = {"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode()}
     log = tmp_path_factory.mktemp("mlflow")
     with serving(command, {**team.environment, **WEBHOOKS, **key}, log, f"{team.mlflow_uri}/health"):

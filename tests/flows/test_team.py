@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from tests.browser import browsing
+from tests.browser import PATIENCE_SECONDS, browsing
 from tests.debian import need
 from tests.flows.walk import ROOT, Answer, Walk, request
 from tests.tiny import tiny_folder
@@ -164,9 +164,9 @@ def test_it_is_promoted_pulled_and_rolled_back(site: Site, edited: Answer, tmp_p
 
 def test_all_of_it_stops_with_the_command(site: Site) -> None:
     os.killpg(site.process.pid, signal.SIGINT)
-    site.process.wait(60)
+    site.process.wait(PATIENCE_SECONDS)
     urls = [site.walk.settings[name] for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "SUTURE_ENDPOINT_URL")]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while any(map(is_open, urls)) or (site.walk.home / "team" / "postgres" / "data" / "postmaster.pid").exists():
         assert time.monotonic() < deadline, "something stayed"
         time.sleep(0.2)
