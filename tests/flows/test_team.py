@@ -55,6 +55,10 @@ class Site:
         runs = self.ask("flow_runs/filter", flow_runs={"state": {"name": {"any_": ["Suspended"]}}})
         return [run["id"] for run in runs if run["parameters"] == {"version": version}]
 
+    def events(self) -> set[str]:
+        """Names of what Prefect was told of."""
+        return {one["event"] for one in self.ask("events/filter", filter={"event": {"prefix": ["suture."]}})["events"]}
+
     def until(self, what: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + 240
         while not (found := what()):
@@ -158,8 +162,9 @@ def test_it_is_promoted_pulled_and_rolled_back(site: Site, edited: Answer, tmp_p
     said = site.walk.run("show", version).document["approval"]["approvals"]
     assert [(one["by"], one["reason"]) for one in said] == [
         ("Ann", "read its page (by Prefect's form)"), ("ben", "so do I (by a tag in MLflow, whose author nothing proves)")]
-    events = {one["event"] for one in site.ask("events/filter", filter={"event": {"prefix": ["suture."]}})["events"]}
-    assert {"suture.candidate.waiting", "suture.channel.promoted", "suture.channel.rolled-back"} <= events
+    expected = {"suture.candidate.waiting", "suture.channel.promoted", "suture.channel.rolled-back"}
+    # the server writes down what it is told in its own time
+    assert site.until(lambda: expected <= site.events())
 
 
 def test_all_of_it_stops_with_the_command(site: Site) -> None:
