@@ -7,6 +7,8 @@ UV := 0.13.9
 # compiled at once: every command is a process of its own, and its imports are most of a short one's time
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 export OMP_WAIT_POLICY := PASSIVE
+# one test process more than cores: those of the flows wait for servers half of the time
+TESTERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 # wheels that pip is told to look for (a machine's own build of torch) are found by uv as well
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
@@ -18,7 +20,7 @@ run: setup
 
 test: check
 	# in the order of the folders: the slowest file has three tests and would otherwise come last
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .
