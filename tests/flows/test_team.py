@@ -92,7 +92,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     alone, place = Walk(home), home / "team" / "environment"
     with (home / "team.log").open("w") as log:
         process = subprocess.Popen(alone.command("team"), env=alone.environment, cwd=ROOT, stdout=log, stderr=log, text=True,
-                                   start_new_session=True)
+                                   start_new_session=True,
+                                   # tests that run in the background ignore it, and so would what they start
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # noqa: PLW1509 (no lock)
     try:
         Site(alone, process).until(lambda: "serving" in (home / "team.log").read_text())
         led = dict(line.split("=", 1) for line in place.read_text().splitlines())
