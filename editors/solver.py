@@ -102,12 +102,7 @@ def _checked(keys: Tensor, residuals: Tensor, held: Tensor | None) -> Tensor:
     """New and held keys side by side, (F, N + M) float64."""
     if not bool(torch.isfinite(keys).all() and torch.isfinite(residuals).all()):
         raise Diverged("keys or residuals of the edit are not finite", "lower the clamp or the learning rate")
-    return keys.double() if held is None else torch.cat([keys.double(), condensed(held.double())], dim=1)
-
-
-def condensed(held: Tensor) -> Tensor:
-    """Held keys (F, M) as at most F columns with the same products H H', all of them that the update depends on."""
-    return torch.linalg.qr(held.T, mode="r").R.T if held.shape[1] > held.shape[0] else held
+    return keys.double() if held is None else torch.cat([keys.double(), held.double()], dim=1)
 
 
 def _mixed(whitened: Tensor, count: int, slack: float, held_slack: float) -> Tensor:
@@ -116,15 +111,21 @@ def _mixed(whitened: Tensor, count: int, slack: float, held_slack: float) -> Ten
     By the smaller of the two systems; one of X's rank needs slack for every key.
     """
     rank, total = whitened.shape
-    if total <= rank or min(slack, held_slack) <= 0:
-        return whitened @ _mixing(whitened, count, slack, held_slack)
     new, held = whitened[:, :count], whitened[:, count:]
+    if total <= rank or min(slack, held_slack) <= 0:
+        few = torch.cat([new, condensed(held)], dim=1)
+        return few @ _mixing(few, count, slack, held_slack)
     gram = new @ new.T / slack + held @ held.T / held_slack
     gram.diagonal().add_(1.0)
     gram_factor, failed = torch.linalg.cholesky_ex(gram)
     if int(failed):
         raise Diverged("the keys of this batch are too large for their weight", "raise covariance_weight (alphaedit: ridge)")
     return torch.cholesky_solve(new, gram_factor) / slack
+
+
+def condensed(held: Tensor) -> Tensor:
+    """Held keys (F, M) as at most F columns with the same products H H', all of them that the update depends on."""
+    return torch.linalg.qr(held.T, mode="r").R.T if held.shape[1] > held.shape[0] else held
 
 
 def _mixing(whitened: Tensor, count: int, slack: float, held_slack: float) -> Tensor:
