@@ -41,6 +41,12 @@ def find_version(store: Store, name: str) -> tuple[str, str]:
     return found.pop()
 
 
+def channels_of(store: Store) -> list[tuple[str, str]]:
+    """Model and name of every channel, in order."""
+    return sorted((parts[1], parts[3].removesuffix(".json")) for stored in store.list("models/")
+                  if len(parts := stored.key.split("/")) == 4 and parts[2] == "channels")
+
+
 def find_channel(store: Store, channel: str, model: str | None) -> str:
     """The model that has this channel.
 
@@ -48,8 +54,7 @@ def find_channel(store: Store, channel: str, model: str | None) -> str:
         NotFound: no model has it.
         ConfigError: several have it and none is named.
     """
-    found = sorted({parts[1] for stored in store.list("models/")
-                    if (parts := stored.key.split("/"))[2:] == ["channels", f"{channel}.json"]})
+    found = [name for name, one in channels_of(store) if one == channel]
     if model is not None:
         found = [name for name in found if name == model]
     if not found:

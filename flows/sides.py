@@ -8,7 +8,7 @@ from pathlib import Path
 
 from editors.errors import BaseNotFound, ConfigError, NotFound
 from editors.loading import Checkpoint
-from flows.answers import find_channel, find_version
+from flows.answers import channels_of, find_channel, find_version
 from tasks import channel as channels
 from tasks.house import House
 from tasks.intake import fetch_stack, find_base
@@ -100,8 +100,7 @@ def _side(contents: Contents | None, first: Contents, house: House) -> Side:
 
 
 def _only_channel(store: Store) -> str:
-    found = sorted({parts[3].removesuffix(".json") for stored in store.list("models/")
-                    if len(parts := stored.key.split("/")) == 4 and parts[2] == "channels"})
+    found = sorted({name for _, name in channels_of(store)})
     if not found:
         raise NotFound(f"no channel in {store.location.url}",
                        "promote a version first, or name one: suture chat --version VERSION")
