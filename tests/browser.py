@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -12,10 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.chromium import QUIET
+
 PATIENCE_SECONDS = 120
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1280,1600",
-         "--remote-debugging-port=0")
+FLAGS = (*QUIET, "--window-size=1280,1600", "--remote-debugging-port=0")
 VISIBLE = """(() => {
   const says = node => TEXT === null || (node.innerText || node.ariaLabel || '').trim() === TEXT;
   const found = [...document.querySelectorAll(SELECTOR)].filter(node => node.getClientRects().length && says(node));
@@ -98,11 +97,10 @@ class Page:
 
 
 @contextmanager
-def browsing(profile: Path) -> Iterator[Page]:
+def browsing(program: str, profile: Path) -> Iterator[Page]:
     """A browser with a profile of its own, its only tab open."""
     from websockets.sync.client import connect
 
-    program = shutil.which("chromium") or "chromium"
     said = (profile / "chromium.log").open("wb")
     browser = subprocess.Popen([program, *FLAGS, f"--user-data-dir={profile / 'profile'}", "about:blank"], stdout=said,
                                stderr=said)

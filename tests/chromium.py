@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.debian import need
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars")
 DARK = "--force-dark-mode"
 """A flag: the system prefers dark colours."""
-INSTALL_SECONDS = 300
 RUN_SECONDS = 90
 
 
@@ -58,22 +59,13 @@ class Chromium:
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Chromium:
     """Chromium, installed where it is missing and root may install it; else the test is skipped (tests/SKIPS.md)."""
-    found = _find() or _install()
+    found = _find()
     if found is None:
-        pytest.skip("there is no Chromium, and it could not be installed: apt-get install chromium")
+        need(chromium="chromium")
+        found = _find()
+    assert found is not None, "it was installed under another name"
     return Chromium(found, tmp_path_factory.mktemp("chromium"))
 
 
 def _find() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
-
-
-def _install() -> str | None:
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return None
-    try:
-        for arguments in (("update", "-qq"), ("install", "-y", "-qq", "--no-install-recommends", "chromium")):
-            subprocess.run(["apt-get", *arguments], check=True, capture_output=True, timeout=INSTALL_SECONDS)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        return None
-    return _find()

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from tests.browser import PATIENCE_SECONDS, browsing
+from tests.chromium import Chromium
 from tests.debian import need
 from tests.flows.walk import ROOT, Answer, Walk, request
 from tests.tiny import tiny_folder
@@ -87,7 +88,7 @@ def is_open(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    need(initdb="postgresql", chromium="chromium")
+    need(initdb="postgresql")
     home = tmp_path_factory.mktemp("home")
     alone, place = Walk(home), home / "team" / "environment"
     with (home / "team.log").open("w") as log:
@@ -123,11 +124,12 @@ def test_everything_is_up_and_its_keys_are_closed_to_others(site: Site) -> None:
     assert tables == (10, 1), "both servers keep what they know in PostgreSQL"
 
 
-def test_two_people_approve_one_on_prefects_pages_and_one_in_mlflow(site: Site, edited: Answer, tmp_path: Path) -> None:
+def test_two_people_approve_one_on_prefects_pages_and_one_in_mlflow(site: Site, chromium: Chromium, edited: Answer,
+                                                                    tmp_path: Path) -> None:
     version = edited.document["version"]
     assert (edited.code, edited.document["state"]) == (0, "pending"), edited.errors
     run = site.until(lambda: site.waiting(version))[0]
-    with browsing(tmp_path) as page:
+    with browsing(chromium.binary, tmp_path) as page:
         page.open(f"{site.prefect.removesuffix('/api')}/v2/runs/flow-run/{run}")
         page.click("button", "Open menu")
         page.click("[role=menuitem]", "Resume")
