@@ -18,6 +18,7 @@ from editors.contract import EditRequest, Frozen, UpdateRequest, updates_of
 from editors.digest import digest_document
 from validations.contract import Recorded
 from validations.observation import Likeliest
+from validations.probes.locality import kl_divergence
 
 Source = Literal["neighbour", "earlier", "question", "opening"]
 PROTOCOL = "nearby-1"
@@ -115,13 +116,8 @@ def divergence(parent: Likeliest, candidate: Likeliest) -> float:
 
     Source: Cover and Thomas 2006, "Elements of Information Theory", section 2.7 (the log-sum inequality).
     """
-    theirs = dict(zip(candidate.ids, candidate.log_probs, strict=True))
-    pairs = [(one, theirs[token]) for token, one in zip(parent.ids, parent.log_probs, strict=True) if token in theirs]
-    rests = [math.log(max(1 - math.fsum(math.exp(pair[side]) for pair in pairs), SMALLEST)) for side in (0, 1)]
-    found = math.fsum(math.exp(one) * (one - other) for one, other in (*pairs, (rests[0], rests[1])) if one != -math.inf)
-    if math.isnan(parent.rest) or math.isnan(candidate.rest):
-        return math.nan
-    return found if math.isnan(found) else max(found, 0.0)
+    shared = sorted(set(parent.ids) & set(candidate.ids))
+    return kl_divergence(_binned(parent, shared), _binned(candidate, shared))
 
 
 def spread(found: Sequence[Nearby], most: int) -> list[Nearby]:
@@ -135,6 +131,14 @@ def counted(prompts: Sequence[Nearby]) -> dict[str, int]:
     """Source -> how many."""
     return {source: count for source in ("neighbour", "earlier", "question", "opening")
             if (count := sum(one.source == source for one in prompts))}
+
+
+def _binned(listed: Likeliest, ids: Sequence[int]) -> Likeliest:
+    """The distribution over these tokens, which it lists, and one bin for all others."""
+    known = dict(zip(listed.ids, listed.log_probs, strict=True))
+    kept = tuple(known[one] for one in ids)
+    rest = math.nan if math.isnan(listed.rest) else math.log(max(1 - math.fsum(map(math.exp, kept)), SMALLEST))
+    return Likeliest(ids=tuple(ids), log_probs=kept, rest=rest)
 
 
 def _bare(request: UpdateRequest) -> UpdateRequest:
