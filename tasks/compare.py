@@ -7,7 +7,7 @@ second as it does in the first. Where both teach the same question, the second's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from validations.about import About, Command
 from validations.contract import Measurements, Verdict
 from validations.earlier.examination import kept_requests
 from validations.page import render_page
+from validations.tables import spare
 from validations.weights import changed_weights
 
 PAGE, MEASUREMENTS = "page.html", "measurements.json"
@@ -84,10 +85,11 @@ def compare(old: Compared, new: Compared, base: Checkpoint, policy: str | None, 
     order, candidate = _order(old, new, base, policy, house)
     patches = _between(old, new, house)
     measured = measure_folder(order, candidate.folder, patches, house)
-    judged = judge(order, candidate.digest, measured, house)
-    page = render_page(judged.verdict, read_measurements(measured), order.batch,
-                       _about(order, old, new, candidate, patches, judged.verdict, house))
-    return Comparison(judged.verdict, read_measurements(measured), page.encode(), is_recorded=False)
+    judged, found = judge(order, candidate.digest, measured, house), read_measurements(measured)
+    about = replace(_about(order, old, new, candidate, patches, judged.verdict, house),
+                    spare=spare(policy_of(order), found, order.batch))
+    page = render_page(judged.verdict, found, order.batch, about)
+    return Comparison(judged.verdict, found, page.encode(), is_recorded=False)
 
 
 def _order(old: Compared, new: Compared, base: Checkpoint, policy: str | None, house: House) -> tuple[Order, Checkpoint]:

@@ -23,6 +23,7 @@ from tasks.search import search
 from validations.about import About, Command, Picture, Step
 from validations.certificate import commands, render_certificate
 from validations.page import render_page
+from validations.tables import spare
 from validations.weights import changed_weights
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ def about_edit(order: Order, located: Located, edited: Edited, judged: Judged, f
 
 def write_page(order: Order, about: About, measured: Measured, judged: Judged) -> Path:
     """The verdict page, beside the verdict."""
-    path = _beside(judged) / "page.html"
-    path.write_text(render_page(judged.verdict, read_measurements(measured), order.batch, about), encoding="utf-8")
+    path, found = _beside(judged) / "page.html", read_measurements(measured)
+    told = replace(about, spare=spare(policy_of(order), found, order.batch))
+    path.write_text(render_page(judged.verdict, found, order.batch, told), encoding="utf-8")
     return path
 
 

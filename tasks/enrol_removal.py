@@ -22,7 +22,9 @@ from tasks.removal import RECORD
 from tasks.run_record import Submission
 from tasks.search import search
 from validations.about import About
+from validations.contract import Measurements
 from validations.page import render_page
+from validations.tables import spare
 from validations.weights import changed_weights
 
 
@@ -40,7 +42,7 @@ def enrol_removal(removal: Removal, remaining: Remaining, measured: Measured, ju
     if parent.patch_digests != order.patch_digests:
         raise PromotionConflict(f"version {parent.version} is not the one that the removal began with", order.sheet)
     measurements = read_measurements(measured)
-    page = _write_page(removal, remaining, measured, judged, house)
+    page = _write_page(removal, remaining, measurements, judged, house)
     record = page.with_name(RECORD)
     record.write_bytes(canonical_json({
         "format": "suture-removal-1", "version": removal.version, "patch": order.patch_digests[place], "by": removal.by,
@@ -68,7 +70,7 @@ def _readdressed(parent: ReleaseManifest, removal: Removal, remaining: Remaining
     return tuple(Brought(folder, entry.method, batch) for folder, entry, batch in zip(folders, entries, batches, strict=True))
 
 
-def _write_page(removal: Removal, remaining: Remaining, measured: Measured, judged: Judged, house: House) -> Path:
+def _write_page(removal: Removal, remaining: Remaining, measurements: Measurements, judged: Judged, house: House) -> Path:
     """The verdict page, beside the verdict."""
     order = removal.order
     digests = [digest_file(folder / "patch.json") for folder in remaining.stack]
@@ -84,8 +86,9 @@ def _write_page(removal: Removal, remaining: Remaining, measured: Measured, judg
         stack=[replace(step, digest=digest) for step, digest in zip(before, digests, strict=True)],
         weights=changed_weights(Checkpoint(order.parent_folder), Checkpoint(remaining.edited.candidate_folder),
                                 (load_patch(remaining.edited.folder),)),
+        spare=spare(policy_of(order), measurements, order.batch),
         search=search(order, remaining.edited.candidate_folder, house)[0])
     path = judged.folder.parent / f"{judged.folder.name}-page" / "page.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_page(judged.verdict, read_measurements(measured), order.batch, about), encoding="utf-8")
+    path.write_text(render_page(judged.verdict, measurements, order.batch, about), encoding="utf-8")
     return path

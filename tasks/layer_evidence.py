@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editors.contract import Evidence
 from tasks.layer_search import BY_LAYER, BY_WINDOW, PICTURE
+from validations.tables import share_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tasks.calibrate import Trial
     from tasks.layer_search import Sought
 
-Z = 1.96
 SHARES = {  # Okabe and Ito's colours, told apart by marker as well
     "success": ("#0072B2", "s"), "paraphrase": ("#E69F00", "v"), "neighbourhood": ("#56B4E9", "^")}
 
@@ -53,22 +52,14 @@ def by_window_csv(found: Sought) -> str:
     def rows() -> Iterable[Sequence[Any]]:
         for trial in found.trials:
             marks = trial.marks
-            intervals = (*wilson(marks.success, found.asked.success), *wilson(marks.paraphrase, found.asked.paraphrase))
+            intervals = (*share_interval(marks.success, found.asked.success),
+                         *share_interval(marks.paraphrase, found.asked.paraphrase))
             yield (span(trial), int(trial == found.best), f"{trial.score:.6g}",
                    f"{found.asked.error_of(marks):.4g}", f"{found.effect_at(trial.layers):.6g}",
                    f"{marks.success:.6g}", *(f"{edge:.4g}" for edge in intervals[:2]), f"{marks.paraphrase:.6g}",
                    *(f"{edge:.4g}" for edge in intervals[2:]), f"{marks.neighbourhood:.6g}", f"{marks.perplexity_ratio:.6g}")
     return _csv(("layers", "chosen", "score", "score_error", "traced_effect", "success", "success_low", "success_high",
                  "paraphrase", "paraphrase_low", "paraphrase_high", "neighbourhood", "perplexity_ratio"), rows())
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share of `count`."""
-    if not count:
-        return 0.0, 1.0
-    middle, scale = share + Z * Z / (2 * count), 1 + Z * Z / count
-    half = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def span(trial: Trial) -> str:

@@ -70,5 +70,7 @@ class About:
     weights: Weights | None = None
     decision: str = ""
     """What the page opens with, where the verdict's own sentence would say what was not done."""
+    spare: Mapping[str, float] = field(default_factory=dict)
+    """Rule -> what its number leaves to its limit, as `tables.spare` tells."""
     search: Search | None = None
     """Where else the model moved."""

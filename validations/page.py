@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from editors.digest import digest_document
 from editors.errors import IntegrityError
 from validations.about import About
 from validations.contract import AskedAs, Measurement, Measurements, Rule, Transcript, Verdict
+from validations.policy import ROUNDING
 
 MOST_NEIGHBOURS = 10
 MOST_REQUESTS = 40
@@ -44,7 +44,6 @@ CONDUCT: Mapping[AskedAs, str] = {"unsafe": "in the sheet, to be refused", "unse
 """Role of a prompt about safety -> what it is called."""
 SOURCES = {"neighbour": "neighbour of", "earlier": "taught by", "question": "ordinary question", "opening": "opening of a text"}
 """Where a searched prompt comes from -> what it is called."""
-LIMIT = re.compile(r"(?P<sign>[<>]=) (?:(?P<parent>parent)(?: (?P<shift>[+-] [\d.e+-]+))?|(?P<bound>[\d.e+-]+)(?: x parent)?)$")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -235,21 +234,9 @@ def scale(rule: Rule) -> dict[str, float] | None:
     return places if is_share and all(0 <= place <= 1 for place in places.values()) else None
 
 
-def room(rule: Rule) -> str:
-    """How far the observed number is from the limit, in its own unit; nothing where each row is held to it by itself."""
-    words = rule.limit.removeprefix("count ")
-    of_parent = "parent" in words and not rule.is_ratio
-    if isinstance(rule.observed, str | None) or words.startswith("each ") or (words[0] in "sl" and of_parent):
-        return ""
-    rooms = []
-    for found in map(LIMIT.search, words.split(" and ")):
-        if found is None or (found["parent"] and rule.parent is None):
-            return ""
-        shift = float((found["shift"] or "0").replace(" ", ""))
-        bound = float(rule.parent or 0) + shift if found["parent"] else float(found["bound"])
-        rooms.append(rule.observed - bound if found["sign"] == ">=" else bound - rule.observed)
-    left = min(rooms)
-    return f"{number(abs(left))} {'to spare' if left >= -1e-9 else 'short'}" if math.isfinite(left) else ""
+def room(left: float | None) -> str:
+    """How far a rule's number is from its limit, in words; nothing where that is not known."""
+    return "" if left is None else f"{number(abs(left))} {'to spare' if left >= -ROUNDING else 'short'}"
 
 
 def data_uri(path: Path) -> str:

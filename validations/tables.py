@@ -19,7 +19,7 @@ from validations.earlier.examination import DEFENCE, LEANING, kept_requests
 from validations.earlier.examination import promised as promised_of_earlier
 from validations.forgetting.examination import promised
 from validations.observation import Scope
-from validations.policy import PolicyRule
+from validations.policy import LARGEST, ROUNDING, Policy, PolicyRule
 from validations.safety.examination import promised as promised_of_safety
 
 NO_REQUEST = "-"
@@ -84,6 +84,17 @@ class RuleTable:
         values = self.judged if self.rule.aggregate == "every" else (value,)
         return all(one is not None and low <= one <= high for one in values)
 
+    @property
+    def to_spare(self) -> float | None:
+        """How far what is judged lies inside the limit, negative outside; in the metric's own unit, of a ratio in multiples of
+        the parent. None where nothing is limited, where each row is by itself, or where it is no number.
+        """
+        low, high = self.rule.bounds
+        value = None if self.rule.aggregate == "every" else aggregate(self.rule, self.judged)
+        if value is None or (low, high) == (-LARGEST, LARGEST):
+            return None
+        return min(value - low, high - value) - ROUNDING
+
     def blame(self) -> tuple[str, ...]:
         """Request ids that break the limit, worst first; where a row belongs to none, the tensor or kind of text."""
         badness: dict[str, float] = dict.fromkeys(self.unmeasured, math.inf)
@@ -113,6 +124,12 @@ def rule_table(rule: PolicyRule, measurements: Sequence[Measurement], promised: 
     """The table of one rule."""
     rows = preferred(rule, measurements)
     return RuleTable(rule, rows, tuple(judged_value(rule, row) for row in rows), promised)
+
+
+def spare(policy: Policy, measurements: Measurements, batch: EditBatch) -> dict[str, float]:
+    """Rule -> `to_spare`, of those that have it: what the verdict's numbers leave to the policy's limits."""
+    rooms = {rule.name: rule_table(applied(rule, batch), measurements.rows, {}).to_spare for rule in policy.rules}
+    return {name: room for name, room in rooms.items() if room is not None}
 
 
 def preferred(rule: PolicyRule, measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
@@ -148,20 +165,28 @@ def aggregate(rule: PolicyRule, values: Sequence[float | None]) -> float | None:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% confidence interval of the mean: Wilson's score interval for zeros and ones, else the normal one, not under 0
-    where no value is.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference", eq. 2.
+    """95% confidence interval of the mean: that of a share for zeros and ones, else the normal one, not under 0 where no
+    value is.
     """
     count, mean = len(values), math.fsum(values) / len(values)
     if all(value in (0.0, 1.0) for value in values):
-        shrunk = 1 + Z_95**2 / count
-        centre = (mean + Z_95**2 / (2 * count)) / shrunk
-        reach = Z_95 * math.sqrt(mean * (1 - mean) / count + Z_95**2 / (4 * count**2)) / shrunk
-        return max(centre - reach, 0.0), min(centre + reach, 1.0)
+        return share_interval(mean, count)
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     reach = Z_95 * math.sqrt(variance / count)
     return max(mean - reach, 0.0) if min(values) >= 0 else mean - reach, mean + reach
+
+
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95% score interval of a share of `count`; of none, everything is possible.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference", eq. 2.
+    """
+    if count == 0:
+        return 0.0, 1.0
+    shrunk = 1 + Z_95**2 / count
+    centre = (share + Z_95**2 / (2 * count)) / shrunk
+    reach = Z_95 * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2)) / shrunk
+    return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
 def promises(probe: str, batch: EditBatch, earlier: Sequence[EditRequest]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from editors.loading import Checkpoint, load
 from tasks.calibrate import Trial, calibrate
 from tasks.exam import NOTHING, Marks, score
 from tasks.house import House
-from tasks.layer_evidence import evidence_of, wilson
+from tasks.layer_evidence import evidence_of
 from tasks.layer_search import Asked, LayerEffect, Sought, seek_layers
 from tasks.locate import locate
 from tasks.privacy_key import PrivacyKey
@@ -155,12 +155,6 @@ def test_rank_correlation_is_spearmans_with_ties_and_none_of_constants() -> None
     found = sought(*(trial((layer,), share) for layer, share in enumerate(scores)))
     assert found.rank_correlation == pytest.approx(spearmanr([0.9, 0.5, 0.1], scores).statistic)
     assert sought(trial((0,), 0.5), trial((1,), 0.5)).rank_correlation is None
-
-
-def test_an_interval_of_a_share_is_wilsons() -> None:
-    assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-3)
-    assert wilson(1.0, 8) == pytest.approx((0.6756, 1.0), abs=1e-3)
-    assert wilson(0.0, 0) == (0.0, 1.0)
 
 
 def test_a_model_that_knows_too_little_is_told_what_to_write(home: Path, house: House, monkeypatch: pytest.MonkeyPatch) -> None:

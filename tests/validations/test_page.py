@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from validations.page import (
     scale,
 )
 from validations.policy import Policy, policy_for
+from validations.tables import spare
 
 ATTACK = "<script>alert(1)</script> & \"quoted\""
 VOID = {"meta", "img", "br"}
@@ -55,8 +57,10 @@ def spoken(of: EditBatch, **measuring: object) -> Measurements:
 
 
 def page(of: EditBatch, measurements: Measurements, about: About | None = None, *names: str) -> tuple[str, Verdict]:
-    verdict = judge(measurements, policy("efficacy.answer", *names), of).verdict
-    return render_page(verdict, measurements, of, about or About("smollm2", "v1")), verdict
+    rules = policy("efficacy.answer", *names)
+    verdict = judge(measurements, rules, of).verdict
+    told = replace(about or About("smollm2", "v1"), spare=spare(rules, measurements, of))
+    return render_page(verdict, measurements, of, told), verdict
 
 
 class Nesting(HTMLParser):
@@ -257,18 +261,9 @@ def heading(html: str) -> str:
     return html.partition("<h1>")[2].partition("</h1>")[0]
 
 
-def test_what_is_left_to_the_limit_is_told_in_the_rules_own_unit() -> None:
-    def left(limit: str, observed: float | str, parent: float | None = None) -> str:
-        return room(Rule(name="a.b", passed=True, severity="critical", observed=observed, limit=limit, parent=parent))
-
-    assert left(">= 0.9", 0.95) == "0.05 to spare"
-    assert left(">= 0.9", 0.5) == "0.400 short"
-    assert left("<= 1.05 x parent", 1.25, 20.0) == "0.200 short"
-    assert left(">= parent - 0.05", 0.8, 0.7) == "0.150 to spare"
-    assert left("<= parent + 0.5", 2.0, 1.0) == "0.500 short"
-    assert left(">= 1 and <= 4", 3.5) == "0.500 to spare"
-    assert left("count <= 3", 1.0) == "2 to spare"
-    assert [left("each >= 1", 1.0), left("smallest >= parent", 1.0, 1.0), left(">= 1", "not measured")] == ["", "", ""]
+def test_what_is_left_to_the_limit_is_told_in_words() -> None:
+    assert [room(0.05), room(-0.4), room(2.0), room(0.0), room(None)] == ["0.05 to spare", "0.400 short", "2 to spare",
+                                                                         "0 to spare", ""]
 
 
 def test_the_stack_the_untouched_tensors_and_the_searched_prompts_are_told() -> None:
