@@ -46,6 +46,14 @@ def search(order: Order, candidate: Path, house: House) -> tuple[Search, Path]:
 
 
 def _view(checkpoint: Checkpoint, prompts: Sequence[Nearby], house: House) -> View:
+    """The house's own prompts are viewed by themselves: those of a model that was a candidate once are found again."""
+    from validations.nearby import View, halves
+
+    views = [_viewed(checkpoint, half, house) for half in halves(prompts) if half]
+    return View(model_digest=checkpoint.digest, replies=tuple(reply for view in views for reply in view.replies))
+
+
+def _viewed(checkpoint: Checkpoint, prompts: Sequence[Nearby], house: House) -> View:
     from editors.loading import load
     from validations.looking import look
     from validations.nearby import View, view_key

@@ -21,6 +21,8 @@ from validations.observation import Likeliest
 from validations.probes.locality import kl_divergence
 
 Source = Literal["neighbour", "earlier", "question", "opening"]
+OWN = "-"
+"""Stands for a request where the house itself names a prompt."""
 PROTOCOL = "nearby-1"
 """Renamed whenever a change makes stored views incomparable."""
 SHOWN = 10
@@ -80,19 +82,25 @@ class Search(Recorded):
 
 
 def beside(requests: Sequence[EditRequest], history: Sequence[EditRequest]) -> tuple[Nearby, ...]:
-    """The prompts to search, without those that the requests mean to change."""
+    """The prompts to search, without those that the requests mean to change; the house's own first."""
     asked, earlier = updates_of(requests), updates_of(history)
     near = [Nearby(source="neighbour", request=one.id, text=neighbour.prompt, form=_bare(one))
             for one in asked for neighbour in one.neighbours]
     kept = {one.slot: one for one in earlier}
     taught = [Nearby(source="earlier", request=one.id, text=one.question, form=_bare(one)) for one in kept.values()]
-    questions = [Nearby(source="question", request="-", text=text) for text in _shipped("ordinary_questions.json")]
-    openings = [Nearby(source="opening", request="-", text=text) for text in _shipped("openings.json")]
+    questions = [Nearby(source="question", request=OWN, text=text) for text in _shipped("ordinary_questions.json")]
+    openings = [Nearby(source="opening", request=OWN, text=text) for text in _shipped("openings.json")]
     meant = {_plain(text) for one in asked for text in (one.question, *one.paraphrases)}
     found = {(_plain(one.text), one.form is not None and one.form.is_chat): one
              for one in (*spread(questions, MOST_QUESTIONS), *spread(openings, MOST_OPENINGS),
                          *spread(taught, MOST_EARLIER), *spread(near, MOST_NEIGHBOURS))}
-    return tuple(one for one in found.values() if _plain(one.text) not in meant)
+    own, others = halves([one for one in found.values() if _plain(one.text) not in meant])
+    return (*own, *others)
+
+
+def halves(prompts: Sequence[Nearby]) -> tuple[tuple[Nearby, ...], tuple[Nearby, ...]]:
+    """The house's own prompts, which every sheet is searched by, and those of this sheet and its line."""
+    return tuple(one for one in prompts if one.request == OWN), tuple(one for one in prompts if one.request != OWN)
 
 
 def view_key(model_digest: str, prompts: Sequence[Nearby]) -> dict[str, str]:

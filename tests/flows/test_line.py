@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import json
 import sqlite3
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +80,14 @@ def test_a_second_edit_builds_on_the_first_and_measures_it_again(first: Answer, 
     kept = next(rule for rule in second.document["verdict"]["rules"] if rule["name"] == "history.prob_success")
     assert kept["passed"]
     assert kept["count"] == 1
+
+
+def test_what_was_seen_of_a_candidate_is_found_again_when_it_is_the_parent(walk: Walk, first: Answer, second: Answer) -> None:
+    seen = [json.loads((folder / "view.json").read_text()) for folder in (walk.home / "work" / "view-1").glob("[!.]*")]
+    of = {name: [view for view in seen if view["model_digest"] == answer.document["checkpoint"]]
+          for name, answer in (("parent", first), ("candidate", second))}
+    # the house's own prompts once, and those of each sheet
+    assert {name: len(views) for name, views in of.items()} == {"parent": 3, "candidate": 2}
 
 
 def test_pull_gives_a_plain_folder_with_the_candidates_logits(walk: Walk, second: Answer, tmp_path: Path) -> None:
@@ -267,7 +273,7 @@ def test_a_killed_edit_finishes_on_the_next_run_and_redoes_nothing(walk: Walk, b
     stages = ("vet-1", "locate-3", "edit-3", "measure-2", "judge-1")
     kept: dict[str, float] = {}
     for stage in stages:
-        _kill_when(walk, sheet, stage)
+        walk.edit_killed_at(sheet, stage)
         made = {str(path): path.stat().st_mtime for name in stages for path in (walk.home / "work" / name).glob("[!.]*")}
         assert {path: made.get(path) for path in kept} == kept, "a finished stage was made again"
         kept = made
@@ -290,18 +296,3 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_says_who(walk: Walk, b
     winner = versions[codes.index(0)]
     assert winner in printed[codes.index(5)]
     assert "tester" in printed[codes.index(5)]
-
-
-def _kill_when(walk: Walk, sheet: str, stage: str) -> None:
-    """Run the edit and SIGKILL it as soon as `stage` has one more finished output."""
-    folder = walk.home / "work" / stage
-    before = set(folder.glob("[!.]*"))
-    process = subprocess.Popen(walk.command("edit", sheet), env=walk.environment, cwd=walk.home,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 300
-    while set(folder.glob("[!.]*")) == before and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert set(folder.glob("[!.]*")) != before, f"{stage} never finished"

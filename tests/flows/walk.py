@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +68,20 @@ class Walk:
         except ValueError:
             raise AssertionError(f"exit {ended.returncode}, printed {ended.stdout!r}\n{ended.stderr[-3000:]}") from None
         return Answer(ended.returncode, document, ended.stderr)
+
+    def edit_killed_at(self, sheet: str, stage: str) -> None:
+        """Run the edit and SIGKILL it as soon as `stage` has one more finished output."""
+        folder = self.home / "work" / stage
+        before = set(folder.glob("[!.]*"))
+        process = subprocess.Popen(self.command("edit", sheet), env=self.environment, cwd=self.home,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 300
+        while set(folder.glob("[!.]*")) == before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert set(folder.glob("[!.]*")) != before, f"{stage} never finished"
 
     def artifacts(self) -> dict[str, str]:
         """Key -> newest content of what the runs left in the home's Prefect."""
