@@ -12,7 +12,7 @@ from editors.errors import ConfigError, NotFound
 from tasks import channel as channels
 from tasks import decisions
 from tasks.manifest import VERSION_LENGTH, Candidate, Contents, ReleaseManifest, base_version, release_key
-from tasks.removal import read_record
+from tasks.removal_record import read_record
 from tasks.store import blob_key
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from tasks.measure import read_measurements
 from tasks.policy import policy_of
 from tasks.records import Judged, Measured, Registered, Remaining, Removal
 from tasks.register import register_candidate
-from tasks.removal import RECORD
+from tasks.removal_record import RECORD
 from tasks.run_record import Submission
 from tasks.search import search
 from validations.about import About

@@ -6,7 +6,6 @@ in the present release and in the candidate, and the policy `removal` holds it t
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -25,14 +24,11 @@ from tasks.intake import accepted, fetch_stack, find_base, materialise
 from tasks.manifest import Contents, base_version, candidate_digest, version_of
 from tasks.policy import policy_of
 from tasks.records import Edited, Order, Remaining, Removal
+from tasks.removal_record import RECORD, read_record
 from validations.earlier.examination import kept_requests
 
 if TYPE_CHECKING:
     from tasks.channel import ChannelState
-
-RECORD = "removal.json"
-"""Artefact of a version that was made by taking an edit out: what, why, and the batch that was judged."""
-
 
 def order_removal(model: str, version: str, channel: str, policy: str | None, reason: str, house: House) -> Removal:
     """The removal of the edit that `version` brought from what the channel serves now.
@@ -101,14 +97,6 @@ def removed_by(model: str, version: str, channel: str, house: House) -> str | No
         if record is not None and record["version"] == version:
             return contents.version
     return None
-
-
-def read_record(contents: Contents, house: House) -> dict[str, Any] | None:
-    """What a version took out, by whom, why, and the batch that was judged; None for a version that brought an edit."""
-    blob = contents.artefacts.get(RECORD)
-    if blob is None:
-        return None
-    return dict(json.loads(channels.read_document(house.store, blob, f"the removal of {contents.version}")))
 
 
 def _place(state: ChannelState, version: str, house: House) -> int:

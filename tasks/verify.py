@@ -24,7 +24,7 @@ from tasks.manifest import Blob, Contents, base_version
 from tasks.policy import policy_of
 from tasks.pull import DOWNLOADS_AT_ONCE, pull, stack_files
 from tasks.records import Edited, Order
-from tasks.removal import RECORD, read_record
+from tasks.removal_record import RECORD, read_record
 from validations.contract import Measurement, Measurements
 
 
