@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from tests.flows.ready import ready
+
 ROOT = Path(__file__).resolve().parents[2]
 LENIENT = {
     "purpose": "update",
@@ -56,18 +58,17 @@ class Walk:
                 "PYTHONPATH": str(ROOT), **self.settings}
 
     def command(self, *arguments: str) -> list[str]:
-        """The command line."""
+        """The command line of a process of its own."""
         return [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
 
     def run(self, *arguments: str, typed: str = "") -> Answer:
         """Run `suture ... --json`, `typed` on its standard input."""
-        ended = subprocess.run(self.command(*arguments, "--json"), env=self.environment, capture_output=True, text=True,
-                               cwd=self.home, timeout=600, check=False, input=typed)
+        code, printed, said = ready().run([*arguments, "--json"], self.environment, self.home, typed, timeout=600)
         try:
-            document = json.loads(ended.stdout)
+            document = json.loads(printed)
         except ValueError:
-            raise AssertionError(f"exit {ended.returncode}, printed {ended.stdout!r}\n{ended.stderr[-3000:]}") from None
-        return Answer(ended.returncode, document, ended.stderr)
+            raise AssertionError(f"exit {code}, printed {printed!r}\n{said[-3000:]}") from None
+        return Answer(code, document, said)
 
     def edit_killed_at(self, sheet: str, stage: str) -> None:
         """Run the edit and SIGKILL it as soon as `stage` has one more finished output."""
