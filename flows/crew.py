@@ -98,10 +98,15 @@ def _runner(settings: Settings) -> Any:
                 cluster_class="distributed.LocalCluster", cluster_kwargs=_local_cluster(count))
         from prefect_ray import RayTaskRunner
 
-        return RayTaskRunner(address=address) if address else RayTaskRunner(init_kwargs={"num_cpus": count})
+        return RayTaskRunner(address=address) if address else RayTaskRunner(init_kwargs=_local_ray(count))
     except ImportError as error:
         raise ConfigError(f"SUTURE_WORKERS={settings.workers} needs a package: {error}",
                           f"pip install 'suture[{settings.workers}]', or unset SUTURE_WORKERS") from error
+
+
+def _local_ray(count: int) -> dict[str, Any]:
+    """A cluster for one run, without a dashboard: a Ray that is started here asks whoever comes for this user's token."""
+    return {"num_cpus": count, "include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
 
 
 def _local_cluster(count: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -36,7 +37,6 @@ pytestmark = pytest.mark.flow
 TEMPLATES = Path(os.environ.get("SUTURE_TEST_CACHE", "~/.cache/suture")).expanduser()
 
 
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_folder(tmp_path_factory.mktemp("crew") / "tiny")
@@ -53,26 +53,36 @@ def work(model: LoadedModel) -> tuple[Search, list[Answer]]:
     return found, answer(model, asks)
 
 
-def test_two_processes_find_what_one_finds_and_load_the_model_once(folder: Path, tmp_path: Path) -> None:
+def is_guarded(kind: str, workers: Any) -> bool:
+    """Whether the workers ask whoever comes for what only this user has: who reaches a scheduler runs code."""
+    if kind == "dask":
+        return str(workers.runner.client.scheduler.address).startswith("tls://")
+    raylet = importlib.import_module("ray._raylet")
+    return bool(raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN)
+
+
+@pytest.mark.parametrize("kind", ["dask", "ray"])
+def test_two_processes_find_what_one_finds_and_load_the_model_once(kind: str, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip(f"prefect_{kind}", reason=f"prefect-{kind} is not installed: pip install 'suture[{kind}]'")
     model = load(Checkpoint(folder), "cpu")
     alone = work(model)
-    two = Settings(workers="dask", worker_count=2, device="cpu")  # type: ignore[call-arg]
+    two = Settings(workers=kind, worker_count=2, device="cpu")  # type: ignore[call-arg]
     with embedded_prefect(tmp_path / "home", TEMPLATES, linger_seconds=0.0) as client, temporary_settings({
             PREFECT_API_URL: client["PREFECT_API_URL"], PREFECT_HOME: tmp_path, PREFECT_LOGGING_TO_API_ENABLED: False}):
 
         @task
-        def stage(house: Any) -> tuple[Any, list[tuple[int, int, int]], str]:
+        def stage(house: Any) -> tuple[Any, list[tuple[int, int, int]], bool]:
             with crew_of(two) as workers, hired(workers):
                 found, loads = work(model), list(workers.carry_out(seen_by, model, list(range(8))))
-                return found, loads, workers.runner.client.scheduler.address
+                return found, loads, is_guarded(kind, workers)
 
         @flow
-        def share() -> tuple[Any, list[tuple[int, int, int]], str]:
+        def share() -> tuple[Any, list[tuple[int, int, int]], bool]:
             # a stage's arguments hold keys and texts: a lock can go to no other process, and neither do they
             return stage(Lock())
 
-        shared, seen, address = share()
-    assert address.startswith("tls://"), "whoever reaches a scheduler runs code"
+        shared, seen, guarded = share()
+    assert guarded
     assert float(shared[0].change.norm()) > 0
     assert torch.allclose(alone[0].change, shared[0].change, rtol=0, atol=1e-6)
     assert torch.allclose(alone[0].loss, shared[0].loss, rtol=0, atol=1e-6)

@@ -63,7 +63,7 @@ class Walk:
 
     def run(self, *arguments: str, typed: str = "") -> Answer:
         """Run `suture ... --json`, `typed` on its standard input."""
-        code, printed, said = ready().run([*arguments, "--json"], self.environment, self.home, typed, timeout=600)
+        code, printed, said = ready().run([*arguments, "--json"], self.environment, self.home, typed, timeout=1200)
         try:
             document = json.loads(printed)
         except ValueError:
