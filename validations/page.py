@@ -18,7 +18,6 @@ from editors.digest import digest_document
 from editors.errors import IntegrityError
 from validations.about import About
 from validations.contract import AskedAs, Measurement, Measurements, Rule, Transcript, Verdict
-from validations.policy import ROUNDING
 
 MOST_NEIGHBOURS = 10
 MOST_REQUESTS = 40
@@ -234,9 +233,9 @@ def scale(rule: Rule) -> dict[str, float] | None:
     return places if is_share and all(0 <= place <= 1 for place in places.values()) else None
 
 
-def room(left: float | None) -> str:
-    """How far a rule's number is from its limit, in words; nothing where that is not known."""
-    return "" if left is None else f"{number(abs(left))} {'to spare' if left >= -ROUNDING else 'short'}"
+def room(left: float) -> str:
+    """How far a rule's number is from its limit, in words."""
+    return f"{number(abs(left))} {'short' if left < 0 else 'to spare'}"
 
 
 def data_uri(path: Path) -> str:

@@ -93,7 +93,8 @@ class RuleTable:
         value = None if self.rule.aggregate == "every" else aggregate(self.rule, self.judged)
         if value is None or (low, high) == (-LARGEST, LARGEST):
             return None
-        return min(value - low, high - value) - ROUNDING
+        room = min(value - low, high - value) - ROUNDING
+        return room if abs(room) > ROUNDING else 0.0
 
     def blame(self) -> tuple[str, ...]:
         """Request ids that break the limit, worst first; where a row belongs to none, the tensor or kind of text."""

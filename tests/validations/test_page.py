@@ -262,8 +262,7 @@ def heading(html: str) -> str:
 
 
 def test_what_is_left_to_the_limit_is_told_in_words() -> None:
-    assert [room(0.05), room(-0.4), room(2.0), room(0.0), room(None)] == ["0.05 to spare", "0.400 short", "2 to spare",
-                                                                         "0 to spare", ""]
+    assert [room(0.05), room(-0.4), room(2.0), room(0.0)] == ["0.05 to spare", "0.400 short", "2 to spare", "0 to spare"]
 
 
 def test_the_stack_the_untouched_tensors_and_the_searched_prompts_are_told() -> None:

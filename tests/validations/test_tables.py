@@ -52,6 +52,11 @@ def test_what_is_left_to_the_limit_is_in_the_rules_own_unit(limit: dict[str, obj
     assert left(limit, *rows) == pytest.approx(expected, abs=1e-8)
 
 
+def test_a_number_on_the_limit_has_nothing_to_spare_and_not_what_rounding_allows() -> None:
+    assert left({"at_least": 1, "aggregate": "max"}, (1.0, None)) == 0
+    assert left({"at_most": 0.25}, (0.25, None)) == 0
+
+
 def test_nothing_is_left_where_rows_stand_alone_or_nothing_limits_or_was_measured() -> None:
     assert left({"at_least": 1, "aggregate": "every"}, (1.0, None)) is None
     assert left({"severity": "info"}, (1.0, None)) is None
