@@ -16,6 +16,7 @@ from flows.settings import Settings
 
 def edit(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
     """Run `flows.edit.edit`."""
+    _legible(sheet)
     with _ready(settings, quiet=quiet, model=True):
         from flows.edit import edit as flow
 
@@ -42,6 +43,7 @@ def inbox(settings: Settings, place: str, every_seconds: float | None, *, quiet:
 
 def dry_run(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
     """What `edit` would do and cost."""
+    _legible(sheet)
     with shown(quiet):
         from flows.inspect import dry_run as inspect
 
@@ -50,6 +52,7 @@ def dry_run(settings: Settings, sheet: str, *, quiet: bool) -> dict[str, Any]:
 
 def locate(settings: Settings, sheet: str, locator: str, *, quiet: bool) -> dict[str, Any]:
     """Only the stages up to locate."""
+    _legible(sheet)
     with shown(quiet):
         from flows.inspect import locate as inspect
 
@@ -58,6 +61,7 @@ def locate(settings: Settings, sheet: str, locator: str, *, quiet: bool) -> dict
 
 def measure(settings: Settings, sheet: str, version: str | None, *, quiet: bool) -> dict[str, Any]:
     """Measure a version on a sheet's requests."""
+    _legible(sheet)
     with shown(quiet):
         from flows.inspect import measure as inspect
 
@@ -139,6 +143,14 @@ def _ready(settings: Settings, *, quiet: bool, model: bool, gate: bool = True) -
             # the gate's library takes seconds to import; it does so while the model is edited
             threading.Thread(target=_warm_gate, daemon=True).start()
         yield
+
+
+def _legible(address: str) -> None:
+    """Refuse a sheet with problems before servers and libraries are started for it."""
+    from tasks.sheets import is_stored, local_sheet
+
+    if not is_stored(address):
+        local_sheet(address)
 
 
 def _warm_gate() -> None:

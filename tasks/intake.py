@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from editors.bake import bake, is_whole
 from editors.contract import EditBatch, EditRequest
-from editors.errors import ConfigError, IntegrityError, SheetError
+from editors.errors import ConfigError, IntegrityError
 from editors.loading import Checkpoint
 from editors.patch import load_patch
 from editors.sheet import Sheet, parse_sheet
@@ -18,6 +18,7 @@ from tasks.base import local_base
 from tasks.house import House, model_folder, store_at
 from tasks.published_base import registered_base, released_base
 from tasks.records import Order
+from tasks.sheets import is_stored, local_sheet
 
 if TYPE_CHECKING:
     from tasks.manifest import Contents, StackEntry
@@ -29,14 +30,10 @@ def read_sheet(address: str, house: House) -> Sheet:
     Raises:
         SheetError: it cannot be read, or has problems; all are listed.
     """
-    if address.startswith("s3://"):
+    if is_stored(address):
         folder, _, name = address.rpartition("/")
         return parse_sheet(store_at(folder, house).get_bytes(name)[0], name)
-    path = Path(address).expanduser()
-    try:
-        return parse_sheet(path.read_bytes(), str(path))
-    except OSError as error:
-        raise SheetError(f"the sheet {address} cannot be read: {error.strerror}", "suture edit PATH_TO_SHEET") from error
+    return local_sheet(address)
 
 
 def intake(address: str, house: House) -> Order:

@@ -83,3 +83,14 @@ def test_a_talk_stands_in_columns_and_in_plain_lines(capsys) -> None:
     assert row.index("I am [bold]") < row.index("Nobody")
     assert "3f9a1c2b7d04" in columns
     assert plain == "3f9a1c2b7d04: I am [bold]\nbase: Nobody\n"
+
+
+@pytest.mark.parametrize("command", [("edit",), ("edit", "--dry-run"), ("locate",), ("measure",)])
+def test_a_wrong_sheet_is_refused_before_anything_is_started(command: tuple[str, ...], tmp_path, monkeypatch) -> None:
+    home, sheet = tmp_path / "home", tmp_path / "sheet.yaml"
+    monkeypatch.setenv("SUTURE_HOME", str(home))
+    sheet.write_text("purpose: update\nbase: smollm2-135m-instruct\nchanel: demo\n")
+    shown = CliRunner().invoke(app, [command[0], str(sheet), *command[1:], "--json"])
+    assert shown.exit_code == 2
+    assert "sheet.yaml:3: `chanel` is unknown, did you mean `channel`?" in json.loads(shown.stdout)["message"]
+    assert not home.exists()
