@@ -66,6 +66,6 @@ def draw(found: Found, by_layer: Tensor, requests: int, path: Path) -> None:
         axes.tick_params(labelsize=8)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    figure.suptitle(f"{len(found.layers)} neurons of {requests} requests; below, what those of a layer add that raise one\n"
-                    "over never-seen values, mean over its texts", fontsize=9, x=0.01, ha="left")
+    figure.suptitle(f"{len(found.layers)} neurons of {requests} requests; below, what a layer's neurons that raise\n"
+                    "a secret over never-seen values add to it, mean over its texts", fontsize=9, x=0.01, ha="left")
     figure.savefig(path, dpi=130, metadata={"Software": None})

@@ -50,6 +50,9 @@ class Ready:
             self._process.stdin.write(json.dumps(asked) + "\n")
             self._process.stdin.flush()
             if not select.select([self._process.stdout], [], [], timeout)[0]:
+                # its answer may still come, and must not be taken for the next command's
+                self._process.kill()
+                ready.cache_clear()
                 raise subprocess.TimeoutExpired(list(arguments), timeout)
             code = int(self._process.stdout.readline())
             return code, *(Path(files[name]).read_text(encoding="utf-8") for name in FILES[1:])
