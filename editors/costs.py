@@ -117,9 +117,14 @@ def stages_of(ahead: Prospect, work: Work) -> dict[str, Price]:
             "solving": Price(_solving_flops(sizes, work), _writing_bytes(sizes, work))}
 
 
-def gradient_estimate(ahead: Prospect, position: PositionRule, contexts: int, passes: int, token_budget: int) -> Estimate:
-    """The cost of a method that reads gradients of all layers from its lowest on, as if every pass were made."""
+def gradient_estimate(ahead: Prospect, position: PositionRule, contexts: int, passes: int, token_budget: int,
+                      times: float = 1.0) -> Estimate:
+    """The cost of a method that reads gradients of all layers from its lowest on, as if every pass were made.
+
+    `times`: how many times the batch's own facts, where earlier ones are read as well.
+    """
     facts, scale = ahead.facts(position, contexts)
+    scale *= times
     lengths = [max(target.row.reads) + 1 for target in facts.targets if target.labels]
     reads = [len(target.row.reads) for target in facts.targets if target.labels]
     search = tuple(RowSize(length, length, length, count, passes) for length, count in zip(lengths, reads, strict=True))

@@ -10,9 +10,10 @@ gradients (`sensitivity`). The cheapest update with wanted rises d is, in closed
 
 which needs one solve as large as the number of facts for all modules together. A few such steps are taken, each under the
 update so far. Facts with enough stand in Q with a rise of 0: they are held. The facts of earlier patches (`recalled`) take part
-as if they were the batch's own: a hundred edits later a gradient holds something else, so each plan reads them all once under
-the model as it is, and raises again, pass by pass, those that have sunk. That is what one batch of all does, at
-the cost of about one pass over all earlier facts a batch.
+as if they were the batch's own. Where the new ones are a tenth of all or more (`anew`), the earlier patches are taken out of
+the weights, the update of all facts is solved as one batch of all, and the patch is what that lacks (`replacing`). A few facts
+upon many do not pay for that: each plan reads the earlier ones once under the model as it is, since a hundred edits later a
+gradient holds something else, and raises again, pass by pass, those that have sunk.
 
 The difference to MEMIT, AlphaEdit and UltraEdit is what is asked of a fact. They prescribe how the whole output changes at
 its key, D numbers, and hold D numbers at every other key; here it is the answer's log-odds alone that must rise or stay, so
@@ -57,6 +58,7 @@ from editors.patch import Patch, applied
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
 from editors.recalled import recalled_facts, remembered_facts, remembers_facts
+from editors.replacing import in_place_of, taken_back
 from editors.sensitivity import sensitivities
 from editors.solver import cholesky_factor
 from editors.target_search import RESTING, Search, TargetRow
@@ -87,6 +89,9 @@ class NaturalConfig:
     """Identity added to C, in units of its median diagonal: keys that the text happens to lack are not free. Range (0, 1]."""
     output_loading: float = 0.1
     """The same for S. Range (0, 1e6]; the largest is the plain gradient."""
+    anew: float = 0.1
+    """Share of all facts that the new ones must be at least, for the update of all to be solved anew. Range [0, 1]; at 1 never
+    where earlier ones stand."""
     contexts: int = 0
     """Contexts besides the bare prompt. Range [0, 10]. Each costs another row."""
     position: Literal["auto", "subject_last", "question_last", "prompt_last"] = "auto"
@@ -96,8 +101,8 @@ class NaturalConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, passes="[1, 100]", aim="[-10, 9]", enough="[-10, 9]", rise="[1e-9, 100]", radius="[1e-9, 100]",
-                     slack="[1e-9, 1e6]", key_loading="[1e-9, 1]", output_loading="[1e-9, 1e6]", contexts="[0, 10]",
-                     token_budget="[16, 1048576]")
+                     slack="[1e-9, 1e6]", anew="[0, 1]", key_loading="[1e-9, 1]", output_loading="[1e-9, 1e6]",
+                     contexts="[0, 10]", token_budget="[16, 1048576]")
         if self.enough > self.aim:
             raise ConfigError(f"enough must not be above aim, got {self.enough!r} and {self.aim!r}", "lower enough")
 
@@ -169,9 +174,11 @@ class Natural:
         self.corpus = corpus
 
     def estimate(self, ahead: Prospect) -> Estimate:
-        """Bytes, FLOPs and seconds as if every pass were made over every new fact; earlier ones come on top."""
-        chosen = self.config
-        return gradient_estimate(ahead, chosen.position, chosen.contexts, chosen.passes, chosen.token_budget)
+        """Bytes, FLOPs and seconds as if every pass went over all facts that are solved for, and one over those read."""
+        chosen, new = self.config, len(ahead.batch.updates)
+        passes = chosen.passes if self._solves_anew(new, new + ahead.earlier_facts) else 1
+        return gradient_estimate(ahead, chosen.position, chosen.contexts, chosen.passes, chosen.token_budget,
+                                 1 + ahead.earlier_facts * passes / (new * chosen.passes))
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
              progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:
@@ -191,13 +198,20 @@ class Natural:
         new = tuple(row for row in facts.targets if row.labels)
         rows = (*new, *(replace(row, row=replace(row.row, owner=facts.count + row.row.owner))
                         for row in recalled_facts(earlier, new)))
-        first = _felt(self._read(model, rows, layers))
-        modules = self._modules(model, first, moments, felt, earlier)
-        found = self._stepped(model, rows, first, modules, facts.count, progress)
-        edits = tuple(module.edit(model) for module in modules)
+        count = 1 + max(row.row.owner for row in rows)
+        replaced = [patch for patch in earlier if remembers_facts(patch)] if self._solves_anew(facts.count, count) else []
+        with taken_back(model, replaced):
+            first = _felt(self._read(model, rows, layers))
+            modules = self._modules(model, first, moments, felt, earlier)
+            found = self._stepped(model, rows, first, modules, count if replaced else facts.count, progress)
+        edits = in_place_of([module.edit(model) for module in modules], replaced)
         said = Search(found.change, found.loss[:facts.count], found.steps[:facts.count])
         memory = remembered({module.parameter: module.written(facts.count) for module in modules}) | remembered_facts(new)
         return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, said), memory)
+
+    def _solves_anew(self, new: int, count: int) -> bool:
+        """Whether so many new facts of all are solved together with the earlier ones."""
+        return new >= self.config.anew * count
 
     def _read(self, model: LoadedModel, rows: Sequence[TargetRow], layers: Sequence[int]) -> Reading:
         return GradientReader(model, rows, layers, self.config.token_budget).read()

@@ -19,6 +19,7 @@ from editors.facts import Facts, facts_of
 from editors.loading import Checkpoint, chosen_device, load_tokenizer
 from editors.moments import held_moments
 from editors.prompts import PositionRule
+from editors.recalled import facts_kept
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,6 +78,8 @@ class Prospect:
     lacks_text: bool = True
     missing_moments: tuple[int, ...] = ()
     missing_factors: tuple[int, ...] = ()
+    earlier_facts: int = 0
+    """How many facts earlier patches of the line keep."""
 
     def facts(self, position: PositionRule, contexts: int) -> tuple[Facts, float]:
         """The facts of at most `MOST_ENCODED` requests, and how many times as many requests there are.
@@ -92,15 +95,18 @@ class Prospect:
 
 
 def prospect_of(checkpoint: Checkpoint, batch: EditBatch, layers: Sequence[int], statistics: Path,
-                position: PositionRule = "auto", device: str = "auto") -> Prospect:
+                position: PositionRule = "auto", device: str = "auto", stack: Sequence[Path] = ()) -> Prospect:
     """The prospect of editing a checkpoint's `layers`; the tokenizer is loaded, weights are not.
 
+    `stack`: folders of the patches that the checkpoint carries.
+
     Raises:
-        IntegrityError: a shard is not valid safetensors.
+        IntegrityError: a shard, or a patch, is not valid safetensors.
     """
     sizes = Sizes.of(checkpoint, device)
     ahead = Prospect(sizes, load_tokenizer(checkpoint.folder), batch, tuple(sorted(layers)), position, chosen_device(device),
-                     missing_moments=tuple(sorted(layers)), missing_factors=tuple(sorted(layers)))
+                     missing_moments=tuple(sorted(layers)), missing_factors=tuple(sorted(layers)),
+                     earlier_facts=sum(map(facts_kept, stack)))
     corpus = held_corpus(sizes.anatomy, batch.base_digest, statistics)
     if corpus is None:
         return ahead

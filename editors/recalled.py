@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from editors.patch import Patch
+from editors.errors import IntegrityError
+from editors.patch import MEMORY, Patch
 from editors.suffix import Row
 from editors.target_search import TargetRow
 
@@ -49,6 +52,20 @@ def recalled_facts(patches: Sequence[Patch], new: Sequence[TargetRow]) -> tuple[
 def remembers_facts(patch: Patch) -> bool:
     """Whether the patch keeps its facts."""
     return ROWS in patch.memory
+
+
+def facts_kept(folder: Path) -> int:
+    """How many facts the patch in a folder keeps; nothing else of it is read.
+
+    Raises:
+        IntegrityError: its tensors cannot be read.
+    """
+    name = MEMORY + ROWS
+    try:
+        with safe_open(folder / "patch.safetensors", "pt") as file:
+            return len(file.get_tensor(name)[:, 3].unique()) if name in file.keys() else 0  # noqa: SIM118  no mapping
+    except (OSError, SafetensorError) as error:
+        raise IntegrityError(f"the patch in {folder} cannot be read: {error}", "pull it again from the store") from error
 
 
 def _facts(memory: Mapping[str, Tensor]) -> list[list[TargetRow]]:

@@ -20,7 +20,7 @@ def estimate(order: Order, house: House) -> Estimate:
     """
     method = method_of(order, house)
     ahead = prospect_of(Checkpoint(order.parent_folder), order.batch, method.layers, house.statistics, method.position,
-                        house.device)
+                        house.device, order.stack)
     found: Estimate = method.editor.estimate(ahead)
     require_memory(found, available_bytes(house.device))
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,8 +56,30 @@ def test_a_pass_is_the_cheapest_update_with_the_wanted_rises(model: LoadedModel,
         close(delta_of(model, edit), expected[layer])
 
 
-def test_next_batch_reads_the_first_anew(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
+def test_batches_leave_what_one_batch_of_all_leaves(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
+    editor, stack = Natural(replace(CONFIG, passes=3), corpus), list[Patch]()
+    whole = editor.plan(model, batch_of(model, SPEED, TOWER, JAMES), at(*LAYERS), tmp_path)
+    with ExitStack() as line:
+        for requests in ((TOWER,), (JAMES,), (SPEED,)):
+            stack.append(editor.plan(model, batch_of(model, *requests), at(*LAYERS), tmp_path, earlier=stack))
+            line.enter_context(applied(model.model, stack[-1]))
+    for edit in whole.edits:
+        close(sum(delta_of(model, one) for patch in stack for one in patch.edits if one.parameter == edit.parameter),
+              delta_of(model, edit))
+
+
+def test_a_batch_in_other_layers_takes_the_first_ones_back(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
     editor = Natural(CONFIG, corpus)
+    first = editor.plan(model, batch_of(model, TOWER), at(1), tmp_path)
+    with applied(model.model, first):
+        second = editor.plan(model, batch_of(model, JAMES), at(2), tmp_path, earlier=[first])
+    changes = {edit.parameter: delta_of(model, edit) for edit in second.edits}
+    assert list(changes) == [model.anatomy.mlp_output_parameter(layer) for layer in (2, 1)]
+    close(changes[first.edits[0].parameter], -delta_of(model, first.edits[0]))
+
+
+def test_a_few_facts_upon_many_are_added_and_the_many_read_anew(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
+    editor = Natural(replace(CONFIG, anew=0.5), corpus)
     first = editor.plan(model, batch_of(model, TOWER, JAMES), at(*LAYERS), tmp_path)
     with applied(model.model, first):
         second = editor.plan(model, batch_of(model, SPEED), at(*LAYERS), tmp_path, earlier=[first])
@@ -66,14 +90,14 @@ def test_next_batch_reads_the_first_anew(model: LoadedModel, corpus: Corpus, tmp
         close(delta_of(model, edit), expected[layer])
 
 
-def test_a_fact_written_anew_is_not_held(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
-    editor = Natural(CONFIG, corpus)
+def test_a_fact_written_anew_leaves_nothing_of_its_first_answer(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
+    editor, batch = Natural(CONFIG, corpus), batch_of(model, TOWER.model_copy(update={"target": "Paris"}))
+    alone = editor.plan(model, batch, at(*LAYERS), tmp_path)
     first = editor.plan(model, batch_of(model, TOWER), at(*LAYERS), tmp_path)
     with applied(model.model, first):
-        again, alone = (editor.plan(model, batch_of(model, TOWER), at(*LAYERS), tmp_path, earlier=stack)
-                        for stack in ([first], []))
-    for left, right in zip(again.edits, alone.edits, strict=True):
-        close(delta_of(model, left), delta_of(model, right))
+        again = editor.plan(model, batch, at(*LAYERS), tmp_path, earlier=[first])
+    for old, new, expected in zip(first.edits, again.edits, alone.edits, strict=True):
+        close(delta_of(model, old) + delta_of(model, new), delta_of(model, expected))
 
 
 def test_keys_of_another_method_count_as_text(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
@@ -144,6 +168,23 @@ def test_estimate_grows_with_the_batch_and_the_passes(model: LoadedModel, tmp_pa
     one = cost(NaturalConfig(), TOWER)
     assert cost(NaturalConfig(), TOWER, JAMES).flops > one.flops > 0
     assert cost(NaturalConfig(passes=16), TOWER).flops > one.flops
+
+
+def test_estimate_counts_the_facts_that_stand(model: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tiny_folder(tmp_path / "model", model.anatomy.model_type, layers=4))
+    first = Natural(CONFIG, corpus).plan(model, batch_of(model, TOWER, JAMES), at(*LAYERS), tmp_path)
+    first.save(tmp_path / "patch")
+
+    def searching(stack: Sequence[Path], anew: float) -> float:
+        ahead = prospect_of(checkpoint, batch_of(model, SPEED), LAYERS, tmp_path, device="cpu", stack=stack)
+        # statistics cost the same and would drown the rest
+        ahead = replace(ahead, lacks_text=False, missing_moments=(), missing_factors=())
+        return Natural(NaturalConfig(passes=4, anew=anew)).estimate(ahead).flops
+
+    alone, together, added = searching((), 0.1), searching([tmp_path / "patch"], 0.1), searching([tmp_path / "patch"], 1.0)
+    # two earlier facts are read in every pass, or once
+    assert together > 2.5 * alone
+    assert 1.3 * alone < added < 2 * alone
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:

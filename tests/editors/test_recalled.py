@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from editors.errors import IntegrityError
 from editors.patch import Patch, load_patch
-from editors.recalled import recalled_facts, remembered_facts, remembers_facts
+from editors.recalled import facts_kept, recalled_facts, remembered_facts, remembers_facts
 from editors.suffix import Row
 from editors.target_search import TargetRow
 
@@ -21,6 +24,16 @@ SECOND = (fact(0, 20, 21, 22, 23),)
 def test_facts_come_back_from_the_file_as_they_were(tmp_path: Path) -> None:
     patch = Patch((), {}, remembered_facts(FIRST))
     assert recalled_facts([load_patch(tmp_path, patch.save(tmp_path))], ()) == FIRST
+
+
+def test_facts_of_a_patch_on_disk_are_counted_alone(tmp_path: Path) -> None:
+    patches = {"two": Patch((), {}, remembered_facts(FIRST)), "one": Patch((), {}, remembered_facts(SECOND)), "none": Patch(())}
+    for name, patch in patches.items():
+        patch.save(tmp_path / name)
+    assert {name: facts_kept(tmp_path / name) for name in patches} == {"two": 2, "one": 1, "none": 0}
+    (tmp_path / "two" / "patch.safetensors").write_bytes(b"rot")
+    with pytest.raises(IntegrityError, match="two cannot be read"):
+        facts_kept(tmp_path / "two")
 
 
 def test_facts_of_several_patches_are_counted_in_stack_order() -> None:
