@@ -100,10 +100,10 @@ def work_of(facts: Facts, scale: float, layers: Sequence[int], steps: int, token
                 tuple(sorted(map(len, hosted(facts.keys)))), tuple(map(len, hosted(kept))), len(kept), scale)
 
 
-def estimate_of(ahead: Prospect, work: Work) -> Estimate:
-    """The cost of what the statistics store lacks, of the search and of the writing."""
-    sizes, stages = ahead.sizes, stages_of(ahead, work)
-    flops, peak = sum(one.flops for one in stages.values()), max(one.peak_bytes for one in stages.values())
+def estimate_of(ahead: Prospect, work: Work, own: Price | None = None) -> Estimate:
+    """The cost of what the statistics store lacks, of the search and of the writing; `own`: of a method's own statistics."""
+    sizes, stages = ahead.sizes, [*stages_of(ahead, work).values(), *([own] if own else ())]
+    flops, peak = sum(one.flops for one in stages), max(one.peak_bytes for one in stages)
     memory = max(sizes.model_bytes + peak, sizes.largest_bytes) + (WORKSPACE_BYTES if ahead.device == "cpu" else 0)
     return Estimate(memory_bytes=round(memory), flops=round(flops), seconds=flops / arithmetic_rate())
 
@@ -118,17 +118,19 @@ def stages_of(ahead: Prospect, work: Work) -> dict[str, Price]:
 
 
 def gradient_estimate(ahead: Prospect, position: PositionRule, contexts: int, passes: int, token_budget: int,
-                      times: float = 1.0) -> Estimate:
+                      times: float = 1.0, own: Price | None = None) -> Estimate:
     """The cost of a method that reads gradients of all layers from its lowest on, as if every pass were made.
 
-    `times`: how many times the batch's own facts, where earlier ones are read as well.
+    `times`: how many times the batch's own facts, where earlier ones are read as well. `own`: of the method's own
+    statistics, where it does not use those of the store.
     """
     facts, scale = ahead.facts(position, contexts)
     scale *= times
     lengths = [max(target.row.reads) + 1 for target in facts.targets if target.labels]
     reads = [len(target.row.reads) for target in facts.targets if target.labels]
     search = tuple(RowSize(length, length, length, count, passes) for length, count in zip(lengths, reads, strict=True))
-    return estimate_of(ahead, Work((min(ahead.layers),), round(scale * facts.count), token_budget, search, scale=scale))
+    work = Work((min(ahead.layers),), round(scale * facts.count), token_budget, search, scale=scale, uses_moments=own is None)
+    return estimate_of(ahead, work, own)
 
 
 @cache
@@ -170,6 +172,18 @@ def pass_bytes(sizes: Sizes, tokens: float, reads: float) -> float:
     return sizes.anatomy.layer_count * tokens * kept * sizes.item_bytes + logits
 
 
+def moments_flops(sizes: Sizes, layers: Sequence[int], tokens: float, seen: float) -> float:
+    """Operations of reading so many tokens, in rows of `seen`, for the second moments of the layers."""
+    return tokens * ((max(layers) + 1) * _forward(sizes, 1, seen) + 2 * sizes.anatomy.inner_size ** 2 * len(layers))
+
+
+def fisher_flops(sizes: Sizes, layers: Sequence[int], tokens: float, seen: float) -> float:
+    """Operations of one forward and one backward, from the lowest layer on, for the Fisher information of the layers."""
+    shapes = sizes.anatomy
+    blocks = (2 * shapes.layer_count - min(layers)) * _forward(sizes, 1, seen)
+    return tokens * (blocks + 4 * sizes.head_weights + 2 * shapes.hidden_size ** 2 * len(layers))
+
+
 def _statistics_flops(ahead: Prospect, work: Work) -> float:
     sizes, count = ahead.sizes, row_count(ahead.sizes.anatomy)
     shapes, flops = sizes.anatomy, 0.0
@@ -177,9 +191,7 @@ def _statistics_flops(ahead: Prospect, work: Work) -> float:
         return flops
     flops += text_flops(ahead)
     if ahead.missing_moments:
-        block = _forward(sizes, LENGTH, LENGTH) / LENGTH
-        flops += count * LENGTH * ((max(ahead.missing_moments) + 1) * block
-                                   + 2 * shapes.inner_size ** 2 * len(ahead.missing_moments))
+        flops += moments_flops(sizes, ahead.missing_moments, count * LENGTH, LENGTH)
     return flops + len(ahead.missing_factors) * shapes.inner_size ** 3 / 3
 
 
@@ -259,7 +271,7 @@ def _writing_bytes(sizes: Sizes, work: Work) -> float:
     return hidden + passing + factor + keys + written + 3 * DOUBLE_BYTES * matrix
 
 
-def _forward(sizes: Sizes, tokens: int, seen: int) -> float:
+def _forward(sizes: Sizes, tokens: float, seen: float) -> float:
     """Operations of one block on one row of `tokens`, each of which sees `seen`."""
     return tokens * (2 * sizes.block_weights + 4 * sizes.attention_width * seen)
 

@@ -53,6 +53,7 @@ from editors.facts import facts_of
 from editors.gradients import GradientReader, Reading
 from editors.loading import LoadedModel
 from editors.moments import Corpus, second_moments
+from editors.natural_costs import statistics_price
 from editors.options import check_ranges, config_from
 from editors.patch import Patch, applied
 from editors.prospect import Prospect
@@ -178,7 +179,7 @@ class Natural:
         chosen, new = self.config, len(ahead.batch.updates)
         passes = chosen.passes if self._solves_anew(new, new + ahead.earlier_facts) else 1
         return gradient_estimate(ahead, chosen.position, chosen.contexts, chosen.passes, chosen.token_budget,
-                                 1 + ahead.earlier_facts * passes / (new * chosen.passes))
+                                 1 + ahead.earlier_facts * passes / (new * chosen.passes), statistics_price(ahead))
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
              progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:

@@ -17,7 +17,7 @@ from editors.corpus import held_corpus
 from editors.factors import factor_file
 from editors.facts import Facts, facts_of
 from editors.loading import Checkpoint, chosen_device, load_tokenizer
-from editors.moments import held_moments
+from editors.moments import Corpus, held_moments
 from editors.prompts import PositionRule
 from editors.recalled import facts_kept
 
@@ -75,11 +75,20 @@ class Prospect:
     layers: tuple[int, ...]
     position: PositionRule = "auto"
     device: str = "cpu"
-    lacks_text: bool = True
+    corpus: Corpus | None = None
+    """The base's own text, where the store has it."""
+    statistics: Path | None = None
+    dtype: str = "torch.float32"
+    """Of the model in memory, as torch writes it."""
     missing_moments: tuple[int, ...] = ()
     missing_factors: tuple[int, ...] = ()
     earlier_facts: int = 0
     """How many facts earlier patches of the line keep."""
+
+    @property
+    def lacks_text(self) -> bool:
+        """Whether the base's own text is yet to be sampled."""
+        return self.corpus is None
 
     def facts(self, position: PositionRule, contexts: int) -> tuple[Facts, float]:
         """The facts of at most `MOST_ENCODED` requests, and how many times as many requests there are.
@@ -103,15 +112,14 @@ def prospect_of(checkpoint: Checkpoint, batch: EditBatch, layers: Sequence[int],
     Raises:
         IntegrityError: a shard, or a patch, is not valid safetensors.
     """
-    sizes = Sizes.of(checkpoint, device)
-    ahead = Prospect(sizes, load_tokenizer(checkpoint.folder), batch, tuple(sorted(layers)), position, chosen_device(device),
-                     missing_moments=tuple(sorted(layers)), missing_factors=tuple(sorted(layers)),
-                     earlier_facts=sum(map(facts_kept, stack)))
+    sizes, chosen, dtype = Sizes.of(checkpoint, device), tuple(sorted(layers)), checkpoint.dtype_on(device)
     corpus = held_corpus(sizes.anatomy, batch.base_digest, statistics)
+    ahead = Prospect(sizes, load_tokenizer(checkpoint.folder), batch, chosen, position, chosen_device(device), corpus,
+                     statistics, dtype, chosen, chosen, sum(map(facts_kept, stack)))
     if corpus is None:
         return ahead
-    moments = held_moments(batch.base_digest, layers, corpus, checkpoint.dtype_on(device), statistics)
-    return replace(ahead, lacks_text=False, missing_moments=tuple(layer for layer in ahead.layers if layer not in moments),
+    moments = held_moments(batch.base_digest, layers, corpus, dtype, statistics)
+    return replace(ahead, missing_moments=tuple(layer for layer in ahead.layers if layer not in moments),
                    missing_factors=tuple(layer for layer in ahead.layers
                                          if layer not in moments or not factor_file(moments[layer]).exists()))
 

@@ -48,12 +48,23 @@ def sensitivities(model: LoadedModel, layers: Sequence[int], corpus: Corpus, sto
     Raises:
         IntegrityError: a stored file is damaged.
     """
-    paths = {layer: _path(model, layer, corpus, store, base_digest or model.digest) for layer in layers}
+    paths = {layer: _path(layer, corpus, str(model.model.dtype), store, base_digest or model.digest) for layer in layers}
     missing = [layer for layer in layers if not paths[layer].exists()]
     if missing:
         for layer, found in _measured(model, missing, corpus, progress).items():
             write_tensor(paths[layer], "sensitivity", found, {"format": FORMAT, "corpus": corpus.name})
     return {layer: read_tensor(path, "sensitivity") for layer, path in paths.items()}
+
+
+def held_sensitivities(base_digest: str, layers: Sequence[int], corpus: Corpus, dtype: str, store: Path) -> dict[int, Path]:
+    """Layer -> the stored matrix of a base, for the layers that the store has; no weight is read."""
+    paths = {layer: _path(layer, corpus, dtype, store, base_digest) for layer in layers}
+    return {layer: path for layer, path in paths.items() if path.exists()}
+
+
+def tokens_read(corpus: Corpus, hidden_size: int) -> int:
+    """How many tokens of a corpus a measurement runs through."""
+    return sum(map(len, _chosen(corpus, TOKENS_PER_DIMENSION * hidden_size)))
 
 
 def _measured(model: LoadedModel, layers: Sequence[int], corpus: Corpus, progress: Progress) -> dict[int, Tensor]:
@@ -80,18 +91,21 @@ def _measured(model: LoadedModel, layers: Sequence[int], corpus: Corpus, progres
     return {layer: (total / max(done, 1)).cpu() for layer, total in totals.items()}
 
 
+def _chosen(corpus: Corpus, tokens: int) -> Sequence[tuple[int, ...]]:
+    return corpus.sequences[::max(1, corpus.tokens // tokens)]
+
+
 def _batches(corpus: Corpus, tokens: int) -> list[list[tuple[int, ...]]]:
     """Evenly spread sequences with about so many tokens in all; those of equal length together."""
-    step = max(1, corpus.tokens // tokens)
     batches: list[list[tuple[int, ...]]] = []
-    for row in sorted(corpus.sequences[::step], key=len):
+    for row in sorted(_chosen(corpus, tokens), key=len):
         if not batches or len(batches[-1][0]) != len(row) or len(row) * (len(batches[-1]) + 1) > PASS_TOKENS:
             batches.append([])
         batches[-1].append(row)
     return batches
 
 
-def _path(model: LoadedModel, layer: int, corpus: Corpus, store: Path, base_digest: str) -> Path:
-    name = digest_document({"format": FORMAT, "layer": layer, "corpus": corpus.digest, "dtype": str(model.model.dtype),
-                            "base": base_digest, "tokens": TOKENS_PER_DIMENSION})
+def _path(layer: int, corpus: Corpus, dtype: str, store: Path, base_digest: str) -> Path:
+    name = digest_document({"format": FORMAT, "layer": layer, "corpus": corpus.digest, "dtype": dtype, "base": base_digest,
+                            "tokens": TOKENS_PER_DIMENSION})
     return store / f"{name}.safetensors"

@@ -16,6 +16,7 @@ import editors
 from editors.contract import EditBatch, UpdateRequest
 from editors.corpus import corpus_file
 from editors.loading import Checkpoint, LoadedModel, load
+from editors.natural_costs import statistics_price
 from editors.prospect import Sizes, prospect_of
 from tests.editors.plans import IDENTITY, JAMES, SPEED, TOWER, at, batch_of
 from tests.tiny import FAMILIES, HIDDEN, VOCABULARY, tiny_folder, tiny_tokenizer
@@ -76,6 +77,17 @@ def test_operations_are_those_counted(folder: Path, method: str, is_warm: bool, 
     assert (ahead.lacks_text, ahead.missing_factors) == ((False, ()) if is_warm else (True, layers))
     found = counted(model, method, batch, layers, NEVER_DONE, tmp_path)
     assert editor.estimate(ahead).flops == pytest.approx(found, rel=TOLERANCE)
+
+
+def test_operations_of_naturals_own_statistics_are_those_counted(folder: Path, tmp_path: Path) -> None:
+    model, layers, options = load(Checkpoint(folder)), (1, 2), {"passes": 1}
+    batch = batch_of(model, TOWER, JAMES)
+    cold = statistics_price(prospect_of(Checkpoint(folder), batch, layers, tmp_path, device="cpu")).flops
+    found = [counted(model, "natural", batch, layers, options, tmp_path) for _ in range(2)]
+    assert cold == pytest.approx(found[0] - found[1], rel=TOLERANCE)
+    one_more = statistics_price(prospect_of(Checkpoint(folder), batch, (1, 2, 3), tmp_path, device="cpu")).flops
+    assert 0 < one_more < cold
+    assert statistics_price(prospect_of(Checkpoint(folder), batch, layers, tmp_path, device="cpu")).flops == 0
 
 
 def test_a_large_batch_is_judged_by_some_of_its_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
