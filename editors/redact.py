@@ -2,8 +2,10 @@
 
 For each person a change of the state at the name's last token is searched that leaves the secret, at each of its places and
 in each text of the request, as likely as the middle of the values that could stand there (`flattening`), raises what is said
-instead, and keeps the person's public facts. It is written like the targets of MEMIT (`writing`, `solver`), held by ordinary
-text, by the names of invented people in the same texts, and by the keys of earlier edits.
+instead, and keeps the person's public facts. At the names of invented people the same change must leave what is said in the
+same texts as it is: so it takes away what is this person's and not what all such texts share. It is written like the targets
+of MEMIT (`writing`, `solver`), held by ordinary text, by what follows other invented names in the same texts, and by the
+keys of earlier edits.
 
 Raising a replacement alone would leave the secret's rank among values of its form untouched: an attacker who gives the
 first digits reads the rest. Hence the places of the secret, and not only the first, have their own teacher.
@@ -64,9 +66,11 @@ class RedactConfig:
     position: SecretPosition = "auto"
     """Where a secret is edited: at the name, or before each of its own tokens; auto: at the name where every text has one."""
     others: int = 8
-    """Invented people whose keys in the same texts are held. Range [0, 12]."""
+    """Invented people whose keys in the same texts, from the name on, are held. Range [0, 12]."""
     others_weight: float = 1.0
     """Weight of one of those keys against one fact. Range [0, 1e6]."""
+    bystanders: int = 6
+    """Invented people at whose names, in the same texts, the searched change must leave all that is said. Range [0, 12]."""
     rounds: int = 3
     """How often the edit is written, measured and set right at most. Range [1, 10]."""
     controls: int = 64
@@ -77,12 +81,12 @@ class RedactConfig:
     """Share of the remaining distance that a layer takes, with n layers to come: 1/n or 1/sqrt(n)."""
     flattening: FlatteningConfig = field(default_factory=FlatteningConfig)
     """What counts besides the secret."""
-    search: SearchConfig = field(default_factory=lambda: SearchConfig(kl_weight=1.0))
-    """How targets are searched; `kl_weight` is that of the person's public facts."""
+    search: SearchConfig = field(default_factory=lambda: SearchConfig(kl_weight=3.0))
+    """How targets are searched; `kl_weight` is that of the person's public facts and of the bystanders together."""
 
     def __post_init__(self) -> None:
         check_ranges(self, covariance_weight="(0, 1e9]", contexts="[0, 10]", others="[0, 12]", others_weight="[0, 1e6]",
-                     rounds="[1, 10]", controls="[8, 4096]", margin="[0, 10]")
+                     bystanders="[0, 12]", rounds="[1, 10]", controls="[8, 4096]", margin="[0, 10]")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> RedactConfig:
@@ -129,7 +133,7 @@ class Redact:
         """Bytes, FLOPs and seconds of the search, the rounds of writing, and of the statistics that are not stored."""
         config = self.config
         position = self._position(ahead.sizes.anatomy, ahead.layers)
-        facts = secret_facts(ahead, ahead.batch, position, config.contexts)
+        facts = secret_facts(ahead, ahead.batch, position, config.contexts, config.bystanders)
         others = others_keys(ahead, ahead.batch, position, config.others)
         return estimate_of(ahead, work_of(facts, 1.0, ahead.layers, config.search.steps, config.search.token_budget, others))
 
@@ -152,7 +156,7 @@ class Redact:
         corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
         factors = moment_factors(model, layers, corpus, statistics, progress, batch.base_digest)
         position = self._position(model.anatomy, location.layers)
-        facts = secret_facts(model, batch, position, config.contexts)
+        facts = secret_facts(model, batch, position, config.contexts, config.bystanders)
         found = search_targets(model, layers[-1], facts.targets, config.search, progress, flattening(config.flattening))
         others = others_keys(model, batch, position, config.others)
 

@@ -21,6 +21,7 @@ from editors.facts import ESSENCES, Facts, KeyRow, Tokenized
 from editors.forget_request import ForgetRequest
 from editors.prompts import Encoded, Prompt, encode
 from editors.rivals import rivals_of
+from editors.secret_forms import form_of
 from editors.secret_rows import SecretRow, row_of
 from editors.suffix import Row
 from editors.target_search import TargetRow
@@ -33,7 +34,11 @@ UNKNOWN = "not known"
 """What is said where a request brings no replacement: it fits behind "is", "at" and "the number" alike, and claims nothing."""
 INVENTED = ("Orla Tesk", "Benno Quandt", "Mirela Vossko", "Idris Falkenby", "Tamsin Oyelle", "Corvin Hathrup", "Ludo Arkwell",
             "Petra Zimmelin", "Kasimir Doon", "Yelena Brask", "Anselm Wrigby", "Noor Caddick")
-"""Names of nobody, who take the person's place where others must be left as they are."""
+"""Names of nobody, who take the person's place where others must be left as they are: the first where the edit is written,
+the last where it is searched.
+"""
+VALUES_SEED = 11
+"""Of the values that are read after them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class _Text:
     """0 for the request's own texts, else which prefix stands before."""
 
 
-def secret_facts(model: Tokenized, batch: EditBatch, position: SecretPosition, prefixes: int) -> Facts:
+def secret_facts(model: Tokenized, batch: EditBatch, position: SecretPosition, prefixes: int, others: int = 0) -> Facts:
     """The facts of a batch's forget requests, in their order.
 
     Args:
@@ -56,6 +61,7 @@ def secret_facts(model: Tokenized, batch: EditBatch, position: SecretPosition, p
         position: "subject_last" edits a request there where any of its texts holds the subject, "auto" where all do,
             "secret" none.
         prefixes: How many times the first text of a request stands behind other text as well.
+        others: How many invented people's names the change must mean nothing at.
 
     Raises:
         SheetError: a request is sealed, or its secret does not have its form.
@@ -67,6 +73,7 @@ def secret_facts(model: Tokenized, batch: EditBatch, position: SecretPosition, p
         texts = list(_texts(request, model.tokenizer, prefixes))
         if _is_by_subject(texts, position):
             _add_subject(gathered, request, texts, model.tokenizer)
+            _add_others(gathered, request, texts, INVENTED[len(INVENTED) - others:], model.tokenizer)
         else:
             _add_places(gathered, request, texts)
     return gathered.facts()
@@ -116,6 +123,28 @@ def _add_subject(gathered: _Gathered, request: ForgetRequest, texts: Sequence[_T
             first = max(encoded.anchor, encoded.prompt_length - 1)
             reads = tuple(range(first, max(len(encoded.ids) - 1, first + 1)))
             gathered.targets[TargetRow(Row(encoded.ids, encoded.anchor, kept_by, reads))] = None
+
+
+def _add_others(gathered: _Gathered, request: ForgetRequest, texts: Sequence[_Text], names: Sequence[str],
+                tokenizer: PreTrainedTokenizerBase) -> None:
+    """Texts of the request about somebody else with a value of its form after them, in turn: what is said there is kept under
+    the same change.
+    """
+    subject, held = _subject(request), [text for text in texts if text.context == 0 and text.row.subject_end is not None]
+    values = form_of(request).sample(len(names), VALUES_SEED, leaving_out=request.secret.get_secret_value().strip())
+    for place, (name, value) in enumerate(zip(names, values, strict=False)):
+        text = held[place % len(held)]
+        row = _under(request, text, name, value, tokenizer)
+        owner = gathered.known(subject, text.row.ids[:(text.row.subject_end or 0) + 1])
+        if owner is not None and row.subject_end is not None:
+            reads = tuple(range(row.prompt_length - 1, len(row.ids) - 1))
+            gathered.targets[TargetRow(Row(row.ids, row.subject_end, owner, reads))] = None
+
+
+def _under(request: ForgetRequest, text: _Text, name: str, value: str, tokenizer: PreTrainedTokenizerBase) -> SecretRow:
+    """A text of the request about somebody else, with another value."""
+    other = request.model_copy(update={"subject": SecretStr(name)})
+    return row_of(other, tokenizer, "context", text.row.index, text.text.replace(_subject(request), name), value)
 
 
 def _add_places(gathered: _Gathered, request: ForgetRequest, texts: Sequence[_Text]) -> None:
@@ -169,7 +198,9 @@ def _texts(request: ForgetRequest, tokenizer: PreTrainedTokenizerBase, prefixes:
 
 
 def others_keys(model: Tokenized, batch: EditBatch, position: SecretPosition, names: int) -> tuple[KeyRow, ...]:
-    """Where invented people in the requests' own texts have the keys that would be changed; one owner an occurrence."""
+    """Keys of invented people in the requests' own texts, one owner an occurrence: those that would be changed, and where that
+    is at the name, all from there to the end of the text.
+    """
     rows = dict.fromkeys(ids for request in batch.forgets for name in INVENTED[:names]
                          for ids in _keys_under(request, name, model.tokenizer, position))
     return tuple(KeyRow(ids, owner, 1.0) for owner, ids in enumerate(rows))
@@ -177,18 +208,17 @@ def others_keys(model: Tokenized, batch: EditBatch, position: SecretPosition, na
 
 def _keys_under(request: ForgetRequest, name: str, tokenizer: PreTrainedTokenizerBase,
                 position: SecretPosition) -> Iterator[tuple[int, ...]]:
-    """Tokens up to each edited one, with another name in the person's place."""
+    """Tokens up to each key, with another name in the person's place."""
     if request.subject is None:
         return
     texts = list(_texts(request, tokenizer, 0))
-    is_by_subject, subject = _is_by_subject(texts, position), request.subject.get_secret_value()
-    other = request.model_copy(update={"subject": SecretStr(name)})
+    is_by_subject = _is_by_subject(texts, position)
     for text in texts:
         if text.row.subject_end is None:
             continue
-        row = row_of(other, tokenizer, "context", text.row.index, text.text.replace(subject, name),
-                     request.secret.get_secret_value())
-        ends = [row.subject_end or 0] if is_by_subject else [row.prompt_length + place - 1 for place in _lost(text)]
+        row = _under(request, text, name, request.secret.get_secret_value(), tokenizer)
+        ends = (range(row.subject_end or 0, row.prompt_length) if is_by_subject else
+                [row.prompt_length + place - 1 for place in _lost(text)])
         yield from (row.ids[:end + 1] for end in ends if end < len(row.ids))
 
 

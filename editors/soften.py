@@ -65,9 +65,10 @@ FIRST_FALL = 1.0
 class SoftenConfig:
     """Options of Soften. Layers come with the location."""
 
-    price: float = 0.07
+    price: float = 0.11
     """What a token of harmless sentences that were not held, or of the model's own text, may lose, in nats. Range (0, 1].
-    Ours, on SmolLM2: at 0.07 HateCheck's harmless cases of the tuning part lost 0.027; the gate lets a sheet's lose 0.051."""
+    Ours, on SmolLM2: HateCheck's harmless cases of the tuning part lost 0.027 at 0.07 and 0.048 at 0.11; the gate lets a
+    sheet's lose 0.051."""
     rank: int = 16
     """Directions that each matrix is changed in. Range [1, 10000]. The rest is what each text has to itself. Ours, on SmolLM2:
     at price 0.03, openings of the tuning part went on less toxically than at 4; 64 took 0.05 to become as mild on average."""

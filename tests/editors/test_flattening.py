@@ -7,9 +7,11 @@ import torch
 from pydantic import SecretStr
 
 from editors.flattening import Flattening, FlatteningConfig, flattened, flattening, kind_of
+from editors.forget_request import ForgetRequest
 from editors.loading import LoadedModel
 from editors.rivals import rivals_of
 from editors.secret_facts import INVENTED, others_keys, secret_facts
+from editors.secret_forms import form_of
 from editors.secret_rows import secret_rows
 from editors.suffix import SuffixRunner
 from editors.target_search import SearchConfig, TargetRow, search_targets, state_norms
@@ -100,9 +102,30 @@ def test_a_name_has_one_fact_and_without_it_each_place_has(model: LoadedModel) -
 def test_others_keys_are_of_invented_names_only(model: LoadedModel) -> None:
     batch = batch_on(model)
     texts = [model.tokenizer.decode(row.ids) for row in others_keys(model, batch, "auto", 3)]
-    assert len(texts) == 6
-    assert all(text.endswith(INVENTED[:3]) for text in texts)
+    whole = {text.get_secret_value().rstrip().replace(_name(request), name)
+             for request in batch.forgets for text in request.context for name in INVENTED[:3]}
+    # at the name's end, and at every token from there to the end of its text
+    assert len([text for text in texts if text.endswith(INVENTED[:3])]) == 6
+    assert {text for text in texts if not any(longer.startswith(text) for longer in texts if longer != text)} == whole
+    assert all(any(name in text for name in INVENTED[:3]) for text in texts)
     assert others_keys(model, batch, "auto", 0) == ()
+
+
+def test_bystanders_are_kept_with_values_of_the_form_under_the_same_change(model: LoadedModel) -> None:
+    batch = batch_on(model)
+    alone, facts = (secret_facts(model, batch, "auto", 1, others) for others in (0, 4))
+    added = [row for row in facts.targets if row not in alone.targets]
+    assert (len(added), facts.keys) == (4 * len(batch.forgets), alone.keys)
+    for row in added:
+        text = model.tokenizer.decode(row.row.ids)
+        (name,) = [name for name in INVENTED[-4:] if name in text]
+        (request,) = [one for one in batch.forgets if facts.requests[row.row.owner] == (one.id,)]
+        value = text[len(model.tokenizer.decode(row.row.ids[:row.row.reads[0] + 1])):].strip()
+        assert kind_of(row) == "kept"
+        assert model.tokenizer.decode(row.row.ids[:row.row.anchor + 1]).endswith(name)
+        assert value != request.secret.get_secret_value()
+        form_of(request.model_copy(update={"secret": SecretStr(value)}))
+        assert row.row.reads[-1] == len(row.row.ids) - 2
 
 
 def test_nothing_private_is_printed(model: LoadedModel) -> None:
@@ -111,6 +134,10 @@ def test_nothing_private_is_printed(model: LoadedModel) -> None:
     assert "ids=" not in said
     assert "labels=" not in said
     assert "rivals=" not in said
+
+
+def _name(request: ForgetRequest) -> str:
+    return request.subject.get_secret_value() if request.subject else ""
 
 
 def _slow(model: LoadedModel, row: TargetRow, change: torch.Tensor) -> torch.Tensor:
