@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from editors.anatomy import anatomy_of
 from editors.contract import EditBatch
 from editors.costs import Price, Work, pass_flops, stages_of, work_of
+from editors.moments import Corpus
 from editors.prospect import Prospect, Sizes
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ TOKEN_BUDGET = 1024
 """Of the search: above `Machine.balance`, so that a pass is not bound by reading weights."""
 PROMPTS, PROMPT_TOKENS, ANSWER_TOKENS = 4, 16, 8
 """What a release is asked for each edit that holds: the prompt, a paraphrase and two neighbours."""
+NO_TEXT = Corpus("own text", ())
+"""Stands for a text that is there and costs nothing."""
 NODE = 8
 """GPUs of one machine."""
 MODELS_ASKED = 2
@@ -112,7 +115,7 @@ def plan(ahead: Prospect, size: int, edits: int = EDITS, machine: Machine = H100
     sizes, count = ahead.sizes, ceil(edits / size)
     facts, _ = ahead.facts("auto", CONTEXTS)
     work = work_of(facts, size / facts.count, ahead.layers, STEPS, TOKEN_BUDGET)
-    warm = replace(ahead, lacks_text=False, missing_moments=(), missing_factors=())
+    warm = replace(ahead, corpus=NO_TEXT, missing_moments=(), missing_factors=())
     batches = [stages_of(warm, replace(work, held=number * size)) for number in range(count)]
     flops = {"statistics": stages_of(ahead, work)["statistics"].flops,
              **{stage: sum(one[stage].flops for one in batches) for stage in ("search", "reading", "solving")},
