@@ -54,7 +54,7 @@ from editors.facts import facts_of
 from editors.gradients import GradientReader, Reading
 from editors.loading import LoadedModel
 from editors.moments import Corpus, second_moments
-from editors.natural_costs import statistics_price
+from editors.natural_costs import modules_bytes, statistics_price
 from editors.options import check_ranges, config_from
 from editors.patch import Patch, applied
 from editors.prospect import Prospect
@@ -179,8 +179,10 @@ class Natural:
         """Bytes, FLOPs and seconds as if every pass went over all facts that are solved for, and one over those read."""
         chosen, new = self.config, len(ahead.batch.updates)
         passes = chosen.passes if self._solves_anew(new, new + ahead.earlier_facts) else 1
-        return gradient_estimate(ahead, chosen.position, chosen.contexts, chosen.passes, chosen.token_budget,
-                                 1 + ahead.earlier_facts * passes / (new * chosen.passes), statistics_price(ahead))
+        found = gradient_estimate(ahead, chosen.position, chosen.contexts, chosen.passes, chosen.token_budget,
+                                  1 + ahead.earlier_facts * passes / (new * chosen.passes), statistics_price(ahead))
+        held = round(modules_bytes(ahead, new + ahead.earlier_facts))
+        return found.model_copy(update={"memory_bytes": found.memory_bytes + held})
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
              progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:

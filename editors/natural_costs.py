@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from editors.beginnings import with_beginnings
 from editors.corpus import LENGTH, row_count
-from editors.costs import FLOAT_BYTES, Price, fisher_flops, moments_flops, pass_bytes, text_bytes, text_flops
+from editors.costs import DOUBLE_BYTES, FLOAT_BYTES, Price, fisher_flops, moments_flops, pass_bytes, text_bytes, text_flops
 from editors.moments import CHUNK_TOKENS, Corpus, held_moments
 from editors.prospect import Prospect
 from editors.sensitivity import PASS_TOKENS, TOKENS_PER_DIMENSION, held_sensitivities, tokens_read
@@ -31,6 +31,16 @@ def statistics_price(ahead: Prospect) -> Price:
         flops += fisher_flops(sizes, felt, read, LENGTH)
         peak = max(peak, pass_bytes(sizes, PASS_TOKENS, PASS_TOKENS) + FLOAT_BYTES * len(felt) * shapes.hidden_size ** 2)
     return Price(flops, peak)
+
+
+def modules_bytes(ahead: Prospect, facts: float) -> float:
+    """What the edited modules hold through all passes: both factors, the update, the statistics, and every fact's vectors."""
+    shapes = ahead.sizes.anatomy
+    hidden, inner = shapes.hidden_size, shapes.inner_size
+    factors = DOUBLE_BYTES * (inner ** 2 + hidden ** 2 + hidden * inner)
+    vectors = (DOUBLE_BYTES + FLOAT_BYTES) * (hidden + inner) * facts
+    read = FLOAT_BYTES * (inner ** 2 + hidden ** 2)
+    return len(ahead.layers) * (factors + vectors + read) + 2 * DOUBLE_BYTES * facts ** 2
 
 
 def _lacking(ahead: Prospect, corpus: Corpus | None) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -187,6 +187,17 @@ def test_estimate_counts_the_facts_that_stand(model: LoadedModel, corpus: Corpus
     assert 1.3 * alone < added < 2 * alone
 
 
+def test_estimate_counts_what_every_edited_module_holds(model: LoadedModel, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tiny_folder(tmp_path / "model", model.anatomy.model_type, layers=4))
+
+    def memory(*layers: int) -> int:
+        return Natural().estimate(prospect_of(checkpoint, batch_of(model, TOWER), layers, tmp_path, device="cpu")).memory_bytes
+
+    hidden, inner = model.anatomy.hidden_size, model.anatomy.inner_size
+    # both factors and the update, in float64
+    assert memory(1, 2) - memory(1) >= 8 * (inner ** 2 + hidden ** 2 + hidden * inner)
+
+
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=5e-3, atol=5e-3 * float(expected.abs().max()))
 
