@@ -60,7 +60,7 @@ from editors.patch import Patch, applied
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
 from editors.recalled import recalled_facts, remembered_facts, remembers_facts
-from editors.replacing import in_place_of, taken_back
+from editors.replacing import merged, taking_back
 from editors.sensitivity import sensitivities
 from editors.solver import cholesky_factor
 from editors.target_search import RESTING, Search, TargetRow
@@ -204,11 +204,12 @@ class Natural:
                         for row in recalled_facts(earlier, new)))
         count = 1 + max(row.row.owner for row in rows)
         replaced = [patch for patch in earlier if remembers_facts(patch)] if self._solves_anew(facts.count, count) else []
-        with taken_back(model, replaced):
+        back = taking_back(replaced)
+        with applied(model.model, back):
             first = _felt(self._read(model, rows, layers))
             modules = self._modules(model, first, moments, felt, earlier)
             found = self._stepped(model, rows, first, modules, count if replaced else facts.count, progress)
-        edits = in_place_of([module.edit(model) for module in modules], replaced)
+        edits = merged((*(module.edit(model) for module in modules), *back.edits))
         said = Search(found.change, found.loss[:facts.count], found.steps[:facts.count])
         memory = remembered({module.parameter: module.written(facts.count) for module in modules}) | remembered_facts(new)
         return Patch(edits, provenance_of(self.name, self.config, model, batch, location, edits, corpus, said), memory)

@@ -1,4 +1,4 @@
-"""What natural's own statistics cost where the store lacks them: moments and Fisher information of text and sentences."""
+"""What natural costs besides its passes: its own statistics where the store lacks them, and what its modules hold."""
 
 from __future__ import annotations
 

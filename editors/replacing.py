@@ -6,48 +6,38 @@ out of the weights while it is solved, and its patch holds what is still missing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 
-from editors.loading import LoadedModel
-from editors.patch import Dense, LowRank, Patch, Scale, TensorEdit, applied, smaller
+from editors.patch import Dense, LowRank, Patch, TensorEdit, smaller
 from editors.stack import inverse
 
 NOTHING = 1e-6
 """Singular values below this share of the largest are what float32 factors leave when they cancel."""
 
 
-@contextmanager
-def taken_back(model: LoadedModel, patches: Sequence[Patch]) -> Iterator[None]:
-    """The model without these patches, inside the block; bit-identical to before after it."""
-    with applied(model.model, Patch(tuple(edit for patch in reversed(patches) for edit in inverse(patch).edits))):
-        yield
+def taking_back(patches: Sequence[Patch]) -> Patch:
+    """One patch that takes all of these out of the weights, as far as one sum can."""
+    return Patch(tuple(edit for patch in reversed(patches) for edit in inverse(patch).edits))
 
 
-def in_place_of(edits: Sequence[TensorEdit], patches: Sequence[Patch]) -> tuple[TensorEdit, ...]:
-    """What, after the patches, leaves the weights as the edits alone would: one edit a parameter, as factors where smaller.
-
-    Args:
-        edits: Sums, and no scaling of neurons; so are those of the patches.
-        patches: What is taken back.
-    """
+def merged(edits: Sequence[TensorEdit]) -> tuple[TensorEdit, ...]:
+    """The same sums with one edit a parameter, as factors where they are smaller. None of them scales neurons."""
     parts: dict[str, list[TensorEdit]] = {}
-    for edit in (*edits, *(one for patch in patches for one in inverse(patch).edits)):
+    for edit in edits:
         parts.setdefault(edit.parameter, []).append(edit)
-    return tuple(_summed(several) if len(several) > 1 else several[0] for several in parts.values())
+    return tuple(_sum(several) if len(several) > 1 else several[0] for several in parts.values())
 
 
-def _summed(edits: Sequence[TensorEdit]) -> LowRank | Dense:
+def _sum(edits: Sequence[TensorEdit]) -> LowRank | Dense:
     name = edits[0].parameter
     factors = [edit for edit in edits if isinstance(edit, LowRank)]
     if len(factors) == len(edits):
         return smaller(least_rank(LowRank(name, torch.cat([edit.left for edit in factors], dim=1),
                                           torch.cat([edit.right for edit in factors]))))
-    shape = next(edit.change for edit in edits if isinstance(edit, Dense))
-    changes = [edit.delta(shape) for edit in edits if not isinstance(edit, Scale)]
-    return Dense(name, torch.stack(changes).sum(dim=0).float())
+    change = next(edit.change for edit in edits if isinstance(edit, Dense))
+    return Dense(name, Patch(tuple(edits)).delta(name, change).float())
 
 
 def least_rank(edit: LowRank) -> LowRank:
