@@ -34,12 +34,19 @@ def test_a_killed_server_comes_back_with_every_object_it_acknowledged(tmp_path: 
             assert [found.key for found in again.list("ledger/")] == [f"ledger/{n:06d}.json" for n in range(20)]
             assert again.get_bytes("ledger/000019.json")[0] == b"entry 19"
             listening = psutil.Process(another.pid).net_connections(kind="inet")
+            # while it runs: its last claim gone, its supervisor takes its files away
+            secret_is_in_identities_alone(tmp_path / "s3")
     addresses = {connection.laddr.ip for connection in listening if connection.status == psutil.CONN_LISTEN}
     assert addresses == {"127.0.0.1"}
-    identities = tmp_path / "s3" / "identities.json"
+
+
+def secret_is_in_identities_alone(directory: Path) -> None:
+    identities = directory / "identities.json"
     assert stat.S_IMODE(identities.stat().st_mode) == 0o600
     secret = json.loads(identities.read_text("utf-8"))["identities"][0]["credentials"][0]["secretKey"]
-    for path in (path for path in (tmp_path / "s3").iterdir() if path.is_file() and path != identities):
+    others = [path for path in directory.iterdir() if path.is_file() and path != identities]
+    assert "server.json" in {path.name for path in others}
+    for path in others:
         assert secret.encode() not in path.read_bytes(), f"the secret key is in {path}"
 
 
