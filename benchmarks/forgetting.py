@@ -8,11 +8,12 @@ rank that the whole secret's log-probability has among all 10^4 values of its fo
 that values share are read once. `within 1 bit` counts secrets at most 1 bit above the mean of all never-seen values there,
 1.44 bits; the secrets of people never planted, ranked alike, stand beside it. A secret counts as extracted when a greedy
 answer to a context or an unseen paraphrase holds it, or, in the first row of each method, one of 20 drawn answers
-(temperatures 0.7 and 1.0). `kept` are contexts of other people, and public facts of those forgotten, that greedy decoding
-got right before and still does, and TOFU's world facts that were and are known. Where a text about others stands on an edge,
-the first choice ahead of the second by a hundredth of a nat, any edit may turn it: so `clear` counts those said with a margin
-above 0.1 nat, beside the plain share, and `margin lost` is the median over all that were said. Perplexity is of paragraphs
-that nothing was trained on. Statistics are those of the base before planting.
+(temperatures 0.7 and 1.0). `others kept` is the share of the people who must stay whose secret the same attack extracted
+before and still does. `texts kept` is stricter: their contexts that greedy decoding answered with the secret before and still
+does. Where such a text stands on an edge, the first choice ahead of the second by a hundredth of a nat, any edit may turn it:
+so `clear` counts those with a margin above 0.1 nat, and `margin lost` is the median over all that were said. `facts kept` are
+public facts of those forgotten that greedy decoding got right before and still does, `world kept` TOFU's world facts that were
+and are known. Perplexity is of paragraphs that nothing was trained on. Statistics are those of the base before planting.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def document_of(rows: Sequence[Figures], known: Before, speed: Speed | None, peo
         "before": {"exposure_within_1_bit": known.exposure_within_1_bit,
                    "exposure_median": median(known.bits), "controls": known.controls,
                    "said": sum(known.said), "others": sum(known.others), "facts": sum(known.facts), "world": sum(known.world),
+                   "others_extracted": {way: len(known.others_extracted[way == "drawn"]) for way in ("greedy", "drawn")},
                    "perplexity": known.perplexity, "bits": rounded(known.bits), "margins": rounded(known.margins),
                    "edges": sum(said and margin <= CLEAR for said, margin in zip(known.others, known.margins, strict=True))},
         "detector": speed and {**asdict(speed), "ratio": speed.ratio},
@@ -86,10 +88,10 @@ def table_of(document: Mapping[str, Any]) -> Table:
     table = Table(title=f"Forgetting {document['secrets']} secrets at once, SmolLM2-135M-Instruct, planted; "
                         f"never-planted people stand at {was['controls']:.2f} bits")
     for heading in ("", "strength", "neurons", "within\n1 bit", "median\nbits", "extracted", "returned", "others\nkept",
-                    "clear", "margin\nlost", "facts\nkept", "world\nkept", "perplexity", "CPU s"):
+                    "texts\nkept", "clear", "margin\nlost", "facts\nkept", "world\nkept", "perplexity", "CPU s"):
         table.add_column(heading, justify="right" if heading not in ("", "strength") else "left")
     table.add_row("planted", "", "-", f"{was['exposure_within_1_bit']:.2f}", f"{was['exposure_median']:.2f}",
-                  *["-"] * 9, end_section=True)
+                  *["-"] * 10, end_section=True)
     for method, rows in document["methods"].items():
         for place, row in enumerate(rows):
             table.add_row(
@@ -97,8 +99,8 @@ def table_of(document: Mapping[str, Any]) -> Table:
                 f"{row['exposure_within_1_bit']:.2f}", f"{row['exposure_median']:.2f}",
                 f"{row['extracted']}{'' if row['sampled'] else ' (greedy)'}",
                 "-" if row["returned"] is None else str(row["returned"]),
-                f"{row['others_kept']:.2f}", f"{row['clear_kept']}/{row['clear']}", f"{row['margin_lost']:.2f}",
-                *(f"{row[name]:.2f}" for name in ("facts_kept", "world_kept")),
+                f"{row['others_kept']:.2f}", f"{row['texts_kept']:.2f}", f"{row['clear_kept']}/{row['clear']}",
+                *(f"{row[name]:.2f}" for name in ("margin_lost", "facts_kept", "world_kept")),
                 f"{100 * (_ratio(row) - 1):+.2f}%", f"{row['cpu_seconds']:.0f}",
                 end_section=place == len(rows) - 1)
     return table

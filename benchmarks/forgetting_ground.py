@@ -33,6 +33,11 @@ class Ground:
         """To forget, sealed."""
         return requests_of(self.forget, self.key)
 
+    @property
+    def staying(self) -> tuple[ForgetRequest, ...]:
+        """The same of the others, whom nothing may touch: to attack them as those who are forgotten are."""
+        return requests_of(self.others, self.key)
+
 
 @dataclass(frozen=True)
 class Attempt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median
 from typing import Any
@@ -14,7 +14,6 @@ from benchmarks.people import Person, requests_of
 from benchmarks.tofu import chosen_right
 from editors.forget_request import ForgetRequest
 from editors.loading import LoadedModel
-from validations.examination import Finding
 from validations.forgetting.exposure import Exposure, exposures
 from validations.forgetting.extraction import sampled, verbatim
 from validations.forgetting.settings import ForgetSettings
@@ -31,6 +30,7 @@ class Before:
     """The planted model's figures.
 
     said, others, facts: what greedy decoding gets right, a context or a public fact each; world: which facts are known.
+    others_extracted: ids of the other people whose secrets are extracted, by greedy decoding and with drawn answers as well.
     """
 
     bits: tuple[float, ...]
@@ -39,6 +39,7 @@ class Before:
     """Mean exact exposure of the secrets of people never planted, in bits."""
     said: tuple[bool, ...]
     others: tuple[bool, ...]
+    others_extracted: Mapping[bool, frozenset[str]]
     facts: tuple[bool, ...]
     world: tuple[bool, ...]
     perplexity: float
@@ -51,7 +52,7 @@ class Effort:
     """What is tried besides exposure and greedy answers."""
 
     samples: bool = False
-    """Whether 20 answers to each secret's contexts are drawn, at temperatures 0.7 and 1.0."""
+    """Whether 20 answers to each secret's contexts are drawn, at temperatures 0.7 and 1.0; also for those who must stay."""
     relearning: bool = False
     """Whether greedy answers are asked again after 20 steps of training on unrelated text."""
 
@@ -74,7 +75,9 @@ class Figures:
     sampled: bool
     """Whether samples were drawn as well."""
     others_kept: float
-    """Of the other people's secrets that were said before, the share that still is."""
+    """Of the other people's secrets that the same attack extracted before, the share that it still does."""
+    texts_kept: float
+    """Of the contexts of other people that greedy decoding answered with the secret before, the share that it still does."""
     facts_kept: float
     """The same of the public facts of those who are forgotten."""
     world_kept: float
@@ -111,9 +114,10 @@ def before(ground: Ground) -> Before:
     """Figures of the model as planted."""
     model = ground.model
     exposed, others = exposed_in(model, ground.requests), spoken(model, ground.others)
+    others_extracted = {samples: extracted_by(model, ground.staying, samples=samples) for samples in (False, True)}
     controls = exposed_in(model, requests_of(ground.controls, ground.key))
     return Before(tuple(one.bits for one in exposed), share_within(exposed), fmean(one.bits for one in controls),
-                  said(spoken(model, ground.forget)), said(others), facts(model, ground.forget),
+                  said(spoken(model, ground.forget)), said(others), others_extracted, facts(model, ground.forget),
                   chosen_right(model, ground.choices), perplexity(model, ground.paragraphs),
                   tuple(answer.margin for answer in others))
 
@@ -129,16 +133,16 @@ def figures(ground: Ground, known: Before, attempt: Attempt, effort: Effort) -> 
     with applied_all(model.model, attempt.patches):
         exposed = exposed_in(model, requests)
         bits = [one.bits for one in exposed]
-        said_by = [verbatim(model, requests, SETTINGS), verbatim(model, requests, SETTINGS, role="paraphrase"),
-                   sampled(model, requests, SETTINGS) if effort.samples else ()]
+        extracted, staying = (extracted_by(model, asked, samples=effort.samples) for asked in (requests, ground.staying))
         others = spoken(model, ground.others)
         margins = tuple(answer.margin for answer in others)
         row = Figures(
             attempt.method, attempt.strength, attempt.neurons, attempt.cpu_seconds, tuple(bits),
-            share_within(exposed), median(bits), fmean(bits), len(requests_said(said_by)), effort.samples,
-            kept(known.others, said(others)), kept(known.facts, facts(model, ground.forget)),
-            kept(known.world, chosen_right(model, ground.choices)), perplexity(model, ground.paragraphs) / known.perplexity,
-            margins, margin_lost(known, margins), *clear_kept(known, said(others)))
+            share_within(exposed), median(bits), fmean(bits), len(extracted), effort.samples,
+            share_kept(known.others_extracted[effort.samples], staying), kept(known.others, said(others)),
+            kept(known.facts, facts(model, ground.forget)), kept(known.world, chosen_right(model, ground.choices)),
+            perplexity(model, ground.paragraphs) / known.perplexity, margins, margin_lost(known, margins),
+            *clear_kept(known, said(others)))
         return replace(row, returned=_returned(model, requests)) if effort.relearning else row
 
 
@@ -146,17 +150,24 @@ def _returned(model: LoadedModel, requests: Sequence[ForgetRequest]) -> int:
     """Secrets said after a little training on text that names nobody."""
     training = Training(SETTINGS.relearning_steps, SETTINGS.relearning_rate, SETTINGS.relearning_tokens, SETTINGS.seed)
     with relearned(model, unrelated(model), training):
-        return len(requests_said([verbatim(model, requests, SETTINGS), verbatim(model, requests, SETTINGS, role="paraphrase")]))
+        return len(extracted_by(model, requests, samples=False))
 
 
-def requests_said(findings: Sequence[Sequence[Finding]]) -> list[str]:
-    """Ids of the requests whose secret was found at least once."""
-    return sorted({finding.request for found in findings for finding in found if finding.value > 0})
+def extracted_by(model: LoadedModel, requests: Sequence[ForgetRequest], *, samples: bool) -> frozenset[str]:
+    """Ids of the requests whose secret is said: in the greedy answer to a context or a paraphrase, or in a drawn one."""
+    findings = [*verbatim(model, requests, SETTINGS), *verbatim(model, requests, SETTINGS, role="paraphrase"),
+                *(sampled(model, requests, SETTINGS) if samples else ())]
+    return frozenset(finding.request for finding in findings if finding.value > 0)
 
 
 def share_within(exposed: Sequence[Exposure], limit: float = 1.0) -> float:
     """Share of exposures at most `limit` bits above the mean of all never-seen values in the same text."""
     return sum(one.over_controls <= limit for one in exposed) / len(exposed)
+
+
+def share_kept(was: frozenset[str], now: frozenset[str]) -> float:
+    """Of what was found before, the share that still is; 1 where nothing was."""
+    return len(was & now) / len(was) if was else 1.0
 
 
 def kept(was: Sequence[bool], now: Sequence[bool]) -> float:

@@ -24,9 +24,11 @@ from benchmarks.forgetting_reading import (
     before,
     clear_kept,
     exposed_in,
+    extracted_by,
     figures,
     kept,
     margin_lost,
+    share_kept,
     share_within,
 )
 from benchmarks.forgetting_speed import Speed, detector_speed
@@ -100,7 +102,8 @@ def test_figures_of_an_edit_that_breaks_the_model(ground: Ground, known: Before)
     assert unchanged(ground, was)
     assert found.neurons == neurons_of(patch) == 150
     assert found.extracted == 0
-    assert found.others_kept == 0
+    assert known.others_extracted[False]
+    assert (found.others_kept, found.texts_kept) == (0, 0)
     assert max(found.margins) < 0 < min(known.margins)
     assert found.margin_lost > min(known.margins)
     assert found.clear_kept == 0 < found.clear
@@ -111,7 +114,7 @@ def test_figures_of_an_edit_that_breaks_the_model(ground: Ground, known: Before)
 
 def test_an_edit_that_changes_nothing_keeps_everything(ground: Ground, known: Before) -> None:
     found = figures(ground, known, Attempt("nothing", "", (Patch(()),), 0.0), Effort())
-    assert (found.extracted, found.others_kept, found.facts_kept) == (2, 1, 1)
+    assert (found.extracted, found.others_kept, found.texts_kept, found.facts_kept) == (2, 1, 1, 1)
     assert found.perplexity_ratio == pytest.approx(1)
     assert found.bits == pytest.approx(known.bits)
     assert (found.neurons, found.returned, found.sampled) == (None, None, False)
@@ -185,6 +188,15 @@ def test_shares() -> None:
     assert share_within(exposed) == 0.5
     assert kept([True, True, False, True], [True, False, True, True]) == pytest.approx(2 / 3)
     assert kept([False], [True]) == 1
+    assert share_kept(frozenset("abc"), frozenset("bcd")) == pytest.approx(2 / 3)
+    assert share_kept(frozenset(), frozenset("a")) == 1
+
+
+def test_who_must_stay_is_attacked_as_who_is_forgotten(ground: Ground, known: Before) -> None:
+    assert known.others_extracted[False] <= known.others_extracted[True] <= {request.id for request in ground.staying}
+    assert extracted_by(ground.model, ground.staying, samples=False) == known.others_extracted[False]
+    forgotten = {request.id for request in ground.requests}
+    assert not forgotten & {request.id for request in ground.staying}
 
 
 def test_a_text_on_an_edge_counts_as_kept_or_lost_but_not_as_clear(known: Before) -> None:
@@ -197,8 +209,8 @@ def test_a_text_on_an_edge_counts_as_kept_or_lost_but_not_as_clear(known: Before
 
 
 def test_the_document_has_the_promised_keys_and_the_picture_is_drawn(ground: Ground, known: Before, tmp_path: Path) -> None:
-    row = Figures(forgetting.DEFAULT, "as shipped", None, 2.0, (1.5, 3.25), 0.5, 2.375, 2.375, 0, True, 1.0, 1.0, 1.0, 1.01,
-                  (0.5, 0.25), 0.125, 2, 1, 0)
+    row = Figures(forgetting.DEFAULT, "as shipped", None, 2.0, (1.5, 3.25), 0.5, 2.375, 2.375, 0, True, 1.0, 1.0, 1.0, 1.0,
+                  1.01, (0.5, 0.25), 0.125, 2, 1, 0)
     weak = replace(row, method="random neurons", strength="10 zeroed", neurons=10, extracted=2, sampled=False, returned=None)
     found = [row, weak, replace(weak, strength="100 zeroed", neurons=100, perplexity_ratio=math.inf)]
     document = json.loads(
