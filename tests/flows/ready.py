@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.flows.failing import fail_in
+
 ROOT = Path(__file__).resolve().parents[2]
 AHEAD = ("torch", "transformers.models.llama.modeling_llama", "great_expectations.expectations", "mlflow",
          "matplotlib.backends.backend_agg", "boto3")
@@ -28,25 +30,26 @@ FILES = ("typed", "printed", "said")
 
 
 class Ready:
-    """The process, from a test's side; it is the test process's own and ends with it."""
+    """The process, from a test's side; it is the test process's own and ends with it. `settings`: of its imports, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str]) -> None:
         from flows.services import QUIET
 
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "AWS_"))}
-        self._process = subprocess.Popen([sys.executable, "-m", __name__], cwd=ROOT, env={**kept, **QUIET}, text=True,
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen([sys.executable, "-m", __name__], cwd=ROOT, env={**kept, **QUIET, **settings},
+                                         text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         atexit.register(self._process.kill)
 
     def run(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, typed: str,
-            timeout: float) -> tuple[int, str, str]:
-        """A command's exit code, and what it wrote to standard output and standard error."""
+            timeout: float, fault: tuple[str, str, str] | None = None) -> tuple[int, str, str]:
+        """A command's exit code, and what it wrote to standard output and standard error; `fault`: see `fail_in`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with tempfile.TemporaryDirectory() as scratch:
             files = {name: str(Path(scratch) / name) for name in FILES}
             Path(files["typed"]).write_text(typed, encoding="utf-8")
-            asked = {"arguments": [*arguments], "environment": dict(environment), "folder": str(folder), "files": files}
+            asked = {"arguments": [*arguments], "environment": dict(environment), "folder": str(folder), "files": files,
+                     "fault": fault}
             self._process.stdin.write(json.dumps(asked) + "\n")
             self._process.stdin.flush()
             if not select.select([self._process.stdout], [], [], timeout)[0]:
@@ -59,9 +62,9 @@ class Ready:
 
 
 @cache
-def ready() -> Ready:
-    """This test process's."""
-    return Ready()
+def ready(*settings: tuple[str, str]) -> Ready:
+    """This test process's, for commands under these settings."""
+    return Ready(dict(settings))
 
 
 def _serve() -> None:
@@ -92,6 +95,8 @@ def _become(asked: dict[str, Any]) -> None:
     # what the parent had read ahead is not this command's
     sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 (open until the end)
     sys.argv = ["suture", *asked["arguments"]]
+    if asked["fault"]:
+        fail_in(*asked["fault"])
     from flows.cli import main
 
     main()

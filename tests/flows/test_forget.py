@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import yaml
 
 from tests.flows.private_traces import needles_of, traces
+from tests.flows.ready import ready
 from tests.flows.walk import Answer, Walk
 from tests.tiny import SENTENCES, calm_model, fit, tiny_tokenizer
 
@@ -63,20 +62,19 @@ class Place:
         return Walk(self.written)
 
     @property
-    def environment(self) -> dict[str, str]:
+    def homes(self) -> dict[str, str]:
         """Home and temporary files in `written` as well."""
-        (self.written / "tmp").mkdir(parents=True, exist_ok=True)
-        return {**self.walk.environment, "HOME": str(self.written), "TMPDIR": str(self.written / "tmp"),
-                "HF_HOME": str(self.written / "hf")}
+        return {"HOME": str(self.written), "TMPDIR": str(self.written / "tmp"), "HF_HOME": str(self.written / "hf")}
 
-    def run(self, *arguments: str, code: str = "from flows.cli import main; main()") -> Answer:
+    def run(self, *arguments: str, fault: tuple[str, str, str] | None = None) -> Answer:
         """Run a command; what it printed lies in `written` too."""
-        ended = subprocess.run([sys.executable, "-c", code, *arguments, "--json"], env=self.environment, capture_output=True,
-                               text=True, cwd=self.written, timeout=900, check=False)
+        (self.written / "tmp").mkdir(parents=True, exist_ok=True)
+        code, printed, said = ready(*self.homes.items()).run(
+            [*arguments, "--json"], {**self.walk.environment, **self.homes}, self.written, "", timeout=900, fault=fault)
         number = len(list(self.written.glob("printed-*")))
-        (self.written / f"printed-{number}").write_text(ended.stdout + ended.stderr)
-        assert "Traceback" not in ended.stderr, ended.stderr[-2000:]
-        return Answer(ended.returncode, json.loads(ended.stdout), ended.stderr)
+        (self.written / f"printed-{number}").write_text(printed + said)
+        assert "Traceback" not in said, said[-2000:]
+        return Answer(code, json.loads(printed), said)
 
     def traces(self) -> list[str]:
         """What of the private texts was written."""
@@ -118,12 +116,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture(scope="module")
 def failed(place: Place) -> dict[str, Answer]:
     """The same command, failing a stage later each time: what was finished before is found."""
-    answers = {}
-    for stage, function in FAULTS.items():
-        code = (f"from tests.flows.failing import fail_in; fail_in(*{function!r}, {f'{SECRET}: {CONTEXTS[0]}'!r}); "
-                "from flows.cli import main; main()")
-        answers[stage] = place.run("edit", str(place.given / "sheet.yaml"), code=code)
-    return answers
+    return {stage: place.run("edit", str(place.given / "sheet.yaml"), fault=(*function, f"{SECRET}: {CONTEXTS[0]}"))
+            for stage, function in FAULTS.items()}
 
 
 @pytest.fixture(scope="module")
