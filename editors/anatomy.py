@@ -31,7 +31,10 @@ class Anatomy:
     blocks: str
     mlp: str
     mlp_output: str
+    mlp_inputs: tuple[str, ...]
+    """The maps into the FFN; all read the same vector."""
     attention: str
+    attention_output: str
     embedding: str
     final_norm: str
     head: str
@@ -65,6 +68,14 @@ class Anatomy:
         """Path of the attention module."""
         return f"{self.blocks}.{layer}.{self.attention}"
 
+    def attention_output_path(self, layer: int) -> str:
+        """Path of the map from all heads to the residual stream."""
+        return f"{self.blocks}.{layer}.{self.attention_output}"
+
+    def mlp_input_paths(self, layer: int) -> tuple[str, ...]:
+        """Paths of the maps into the FFN."""
+        return tuple(f"{self.blocks}.{layer}.{one}" for one in self.mlp_inputs)
+
     def mlp_output_path(self, layer: int) -> str:
         """Path of the module whose input is the FFN's key."""
         return f"{self.blocks}.{layer}.{self.mlp_output}"
@@ -89,7 +100,8 @@ class Anatomy:
         for layer in (0, self.layer_count - 1):
             name = self.mlp_output_parameter(layer)
             try:
-                model.get_submodule(self.attention_path(layer))
+                for path in (self.attention_path(layer), self.attention_output_path(layer), *self.mlp_input_paths(layer)):
+                    model.get_submodule(path)
                 model.get_submodule(self.final_norm)
                 found = tuple(model.get_parameter(name).shape)
             except AttributeError as error:
@@ -118,7 +130,7 @@ def anatomy_of(config: dict[str, Any]) -> Anatomy:
     if entry is None:
         raise ArchitectureError(
             f"the architecture {model_type!r} is unknown; known are {', '.join(sorted(known_model_types()))}",
-            "add an entry to editors/architectures.json: blocks, mlp_output, attention, final_norm")
+            "add an entry to editors/architectures.json: blocks, mlp_output, mlp_inputs, attention, final_norm")
     try:
         hidden = int(config.get("hidden_size") or config["n_embd"])
         return Anatomy(
@@ -127,6 +139,7 @@ def anatomy_of(config: dict[str, Any]) -> Anatomy:
             hidden_size=hidden,
             inner_size=int(config.get(entry["inner_size"]) or 4 * hidden),
             vocabulary_size=int(config["vocab_size"]),
-            **{name: value for name, value in entry.items() if name not in ("model_types", "inner_size")})
+            mlp_inputs=tuple(entry["mlp_inputs"]),
+            **{name: value for name, value in entry.items() if name not in ("model_types", "inner_size", "mlp_inputs")})
     except KeyError as error:
         raise ArchitectureError(f"config.json of this {model_type} model lacks {error}", "complete its config.json") from error

@@ -6,9 +6,10 @@ ends at that module. Logits are made at the target's positions only, and rows ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from editors.blocks import Walk, pad, prefill
 from editors.loading import LoadedModel
 from editors.target_search import TargetRow
 
+Site = TypeVar("Site", bound=Hashable)
 CERTAIN = 1e-4
 """An answer with a negative log-likelihood below this, in nats, has the log-odds of this and no gradient."""
 
@@ -62,6 +64,7 @@ class GradientReader:
 
     def __init__(self, model: LoadedModel, rows: Sequence[TargetRow], layers: Sequence[int], token_budget: int) -> None:
         self.model, self.layers = model, sorted(layers)
+        self._paths = {layer: model.anatomy.mlp_output_path(layer) for layer in self.layers}
         self.count = 1 + max(row.row.owner for row in rows)
         self.parts = [self._prepare(group) for group in _grouped([row for row in rows if row.labels], token_budget)]
         self._rows = torch.zeros(self.count, device=model.device)
@@ -77,7 +80,7 @@ class GradientReader:
         gradients = {layer: torch.zeros(self.count, shapes.hidden_size, device=device) for layer in self.layers}
         log_odds, loss, scale = (torch.zeros(self.count, device=device) for _ in range(3))
         for part in self.parts:
-            with torch.enable_grad(), tapped(self.model, self.layers) as (inputs, outputs):
+            with torch.enable_grad(), tapped(self.model, self._paths) as (inputs, outputs):
                 likelihood = self._likelihood(part)
                 odds = _log_odds(likelihood)
                 found = torch.autograd.grad(odds.sum(), [outputs[layer] for layer in self.layers])
@@ -118,16 +121,15 @@ class GradientReader:
 
 
 @contextmanager
-def tapped(model: LoadedModel, layers: Sequence[int]) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
-    """Inside the block, the last input and output of each layer's FFN output matrix, the output with its graph."""
-    inputs: dict[int, Tensor] = {}
-    outputs: dict[int, Tensor] = {}
+def tapped(model: LoadedModel, paths: Mapping[Site, str]) -> Iterator[tuple[dict[Site, Tensor], dict[Site, Tensor]]]:
+    """Inside the block, the last input and output of each of the modules at these paths, the output with its graph."""
+    inputs: dict[Site, Tensor] = {}
+    outputs: dict[Site, Tensor] = {}
     handles = []
-    for layer in layers:
-        def keep(_: torch.nn.Module, given: tuple[Tensor, ...], output: Tensor, layer: int = layer) -> None:
-            inputs[layer], outputs[layer] = given[0].detach(), output
-        module = model.model.get_submodule(model.anatomy.mlp_output_path(layer))
-        handles.append(module.register_forward_hook(keep))
+    for site, path in paths.items():
+        def keep(_: torch.nn.Module, given: tuple[Tensor, ...], output: Tensor, site: Site = site) -> None:
+            inputs[site], outputs[site] = given[0].detach(), output
+        handles.append(model.model.get_submodule(path).register_forward_hook(keep))
     try:
         yield inputs, outputs
     finally:

@@ -1,7 +1,8 @@
 """Second moments of FFN keys: what a model's text looks like to the matrices that are edited.
 
-C_l = mean over tokens of k k', k the input of layer l's FFN output matrix. One pass over the corpus serves every layer
-asked for and runs no layer above the highest of them. Kept under the digest of the weights that determine it, the
+C_l = mean over tokens of k k', k the input of layer l's FFN output matrix; for methods that edit other maps as well, of what
+those read (`linear_maps.Vector`). One pass over the corpus serves all that are asked for and runs no layer above the highest
+of them. Kept under the digest of the weights that determine it, the
 corpus and the dtype; verified when read; written atomically. An edited model is held by the moments of its base where
 they are in the store: what is to be preserved is the base's text, and an edit of rank N moves them little.
 
@@ -11,7 +12,8 @@ Source: Meng et al. 2022, arXiv:2202.05262, section 3.1; Meng et al. 2023, arXiv
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +21,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from editors.anatomy import Anatomy
 from editors.blocks import Walk, captured_input
 from editors.contract import Progress, silent
 from editors.digest import digest_document, digest_tensor
+from editors.linear_maps import Vector
 from editors.loading import LoadedModel
 from editors.stored import read_tensor, write_tensor, write_whole
 
+Site = tuple[int, Vector]
+"""A layer, and which vector in it."""
 FORMAT = "suture-second-moment-1"
 CHUNK_TOKENS = 4096
 MOMENT = re.compile(r"[0-9a-f]{64}\.safetensors")
@@ -83,13 +89,27 @@ def second_moments(model: LoadedModel, layers: Sequence[int], corpus: Corpus, st
 
 def moment_files(model: LoadedModel, layers: Sequence[int], corpus: Corpus, store: Path,
                  progress: Progress = silent, base_digest: str | None = None) -> dict[int, Path]:
-    """Layer -> the stored moment; those that the store lacks are computed in one pass. Arguments: `second_moments`."""
+    """Layer -> the stored moment of its keys; those that the store lacks are computed in one pass. Arguments:
+    `second_moments`.
+    """
+    files = site_files(model, keys_of(layers), corpus, store, progress, base_digest)
+    return {layer: path for (layer, _), path in files.items()}
+
+
+def keys_of(layers: Iterable[int]) -> list[Site]:
+    """The layers' FFN keys."""
+    return [(layer, "key") for layer in layers]
+
+
+def site_files(model: LoadedModel, sites: Sequence[Site], corpus: Corpus, store: Path,
+               progress: Progress = silent, base_digest: str | None = None) -> dict[Site, Path]:
+    """The same of any vectors. Arguments: `second_moments`."""
     digests = dict(model.tensor_digests)
-    paths = {layer: _path(model, layer, corpus, store, base_digest, digests) for layer in layers}
-    missing = [layer for layer in layers if not paths[layer].exists()]
+    paths = {site: _path(model, site, corpus, store, base_digest, digests) for site in sites}
+    missing = [site for site in sites if not paths[site].exists()]
     if missing:
-        for layer, moment in measured_moments(model, missing, corpus, progress).items():
-            write_tensor(paths[layer], "second_moment", moment,
+        for site, moment in measured_moments(model, missing, corpus, progress).items():
+            write_tensor(paths[site], "second_moment", moment,
                          {"format": FORMAT, "corpus": corpus.name, "tokens": str(corpus.tokens)})
     return paths
 
@@ -104,12 +124,17 @@ def read_moment(path: Path) -> Tensor:
 
 
 def held_moments(base_digest: str, layers: Sequence[int], corpus: Corpus, dtype: str, store: Path) -> dict[int, Path]:
-    """Layer -> the stored moment of a base, for the layers that the store has; no weight is read.
+    """Layer -> the stored moment of a base's keys, for the layers that the store has; no weight is read.
 
     `dtype` is that of the model in memory, as torch writes it.
     """
-    found = {layer: _pointed(_pointer(base_digest, _terms(layer, corpus, dtype), store)) for layer in layers}
-    return {layer: path for layer, path in found.items() if path is not None}
+    return {layer: path for (layer, _), path in held_sites(base_digest, keys_of(layers), corpus, dtype, store).items()}
+
+
+def held_sites(base_digest: str, sites: Sequence[Site], corpus: Corpus, dtype: str, store: Path) -> dict[Site, Path]:
+    """The same of any vectors."""
+    found = {site: _pointed(_pointer(base_digest, _terms(site, corpus, dtype), store)) for site in sites}
+    return {site: path for site, path in found.items() if path is not None}
 
 
 def weights_digest(model: LoadedModel, layer: int, digests: dict[str, str] | None = None) -> str:
@@ -132,26 +157,34 @@ def weights_digest(model: LoadedModel, layer: int, digests: dict[str, str] | Non
 
 
 @torch.no_grad()
-def measured_moments(model: LoadedModel, layers: Sequence[int], corpus: Corpus, progress: Progress) -> dict[int, Tensor]:
-    """Layer -> C (F, F) float32 on the CPU, measured now and kept nowhere."""
-    size, top, done = model.anatomy.inner_size, max(layers), 0
-    totals = {layer: torch.zeros(size, size, device=model.device) for layer in layers}
-    modules = {layer: model.model.get_submodule(model.anatomy.mlp_output_path(layer)) for layer in layers}
+def measured_moments(model: LoadedModel, sites: Sequence[Site], corpus: Corpus, progress: Progress) -> dict[Site, Tensor]:
+    """C (F, F) float32 on the CPU, F the size of the vector, measured now and kept nowhere."""
+    totals: dict[Site, Tensor] = {}
+    modules = {site: model.model.get_submodule(_reader(model.anatomy, site)) for site in sites}
+    done = 0
     for batch in _batches(corpus):
         ids = torch.tensor(batch, device=model.device)
         walk = Walk(model, input_ids=ids, use_cache=False)
         hidden, start = walk.entry, 0
-        for layer in sorted(layers):
-            with captured_input(modules[layer]) as found:
-                hidden = walk.run(hidden, start, layer)
-            keys = found[0].reshape(-1, size).float()
-            totals[layer].addmm_(keys.T, keys)
-            start = layer + 1
-            if layer == top:
-                break
+        for layer in sorted({layer for layer, _ in sites}):
+            with ExitStack() as stack:
+                read = {site: stack.enter_context(captured_input(modules[site])) for site in sites if site[0] == layer}
+                hidden, start = walk.run(hidden, start, layer), layer + 1
+            for site, found in read.items():
+                vectors = found[0].reshape(-1, found[0].shape[-1]).float()
+                empty = vectors.new_zeros(vectors.shape[1], vectors.shape[1])
+                totals.setdefault(site, empty).addmm_(vectors.T, vectors)
         done += ids.numel()
         progress("second moments", done, corpus.tokens)
-    return {layer: (total / max(done, 1)).cpu() for layer, total in totals.items()}
+    return {site: (total / max(done, 1)).cpu() for site, total in totals.items()}
+
+
+def _reader(shapes: Anatomy, site: Site) -> str:
+    """Path of a module whose input the vector is."""
+    layer, vector = site
+    if vector == "heads":
+        return shapes.attention_output_path(layer)
+    return shapes.mlp_output_path(layer) if vector == "key" else shapes.mlp_input_paths(layer)[0]
 
 
 def _batches(corpus: Corpus) -> list[list[tuple[int, ...]]]:
@@ -166,24 +199,26 @@ def _batches(corpus: Corpus) -> list[list[tuple[int, ...]]]:
     return batches
 
 
-def _path(model: LoadedModel, layer: int, corpus: Corpus, store: Path, base_digest: str | None,
+def _path(model: LoadedModel, site: Site, corpus: Corpus, store: Path, base_digest: str | None,
           digests: dict[str, str]) -> Path:
     """Where a moment is kept: the base's if stored, else the model's own.
 
     A base's files are found through a pointer named by the base's digest, because its weights are not in memory.
     """
-    terms = _terms(layer, corpus, str(model.model.dtype))
+    terms = _terms(site, corpus, str(model.model.dtype))
     pointer = _pointer(base_digest, terms, store) if base_digest else None
     if pointer and (pointed := _pointed(pointer)):
         return pointed
-    path = store / f"{digest_document({**terms, 'weights': weights_digest(model, layer, digests)})}.safetensors"
+    path = store / f"{digest_document({**terms, 'weights': weights_digest(model, site[0], digests)})}.safetensors"
     if pointer and base_digest == model.digest:
         write_whole(pointer, lambda scratch: scratch.write_text(path.name))
     return path
 
 
-def _terms(layer: int, corpus: Corpus, dtype: str) -> dict[str, str | int]:
-    return {"format": FORMAT, "layer": layer, "corpus": corpus.digest, "dtype": dtype}
+def _terms(site: Site, corpus: Corpus, dtype: str) -> dict[str, str | int]:
+    layer, vector = site
+    terms: dict[str, str | int] = {"format": FORMAT, "layer": layer, "corpus": corpus.digest, "dtype": dtype}
+    return terms if vector == "key" else {**terms, "vector": vector}
 
 
 def _pointer(base_digest: str, terms: Mapping[str, str | int], store: Path) -> Path:

@@ -70,6 +70,7 @@ def tokens_read(corpus: Corpus, hidden_size: int) -> int:
 def _measured(model: LoadedModel, layers: Sequence[int], corpus: Corpus, progress: Progress) -> dict[int, Tensor]:
     size, lowest, last = model.anatomy.hidden_size, min(layers), model.anatomy.layer_count - 1
     norm, head = model.model.get_submodule(model.anatomy.final_norm), model.model.get_output_embeddings()
+    paths = {layer: model.anatomy.mlp_output_path(layer) for layer in layers}
     totals, done = {layer: torch.zeros(size, size, device=model.device) for layer in layers}, 0
     batches = _batches(corpus, TOKENS_PER_DIMENSION * size)
     wanted = sum(len(row) for batch in batches for row in batch)
@@ -78,7 +79,7 @@ def _measured(model: LoadedModel, layers: Sequence[int], corpus: Corpus, progres
         walk = Walk(model, input_ids=ids, use_cache=False)
         with torch.no_grad():
             hidden = walk.run(walk.entry, 0, lowest - 1)
-        with torch.enable_grad(), tapped(model, layers) as (_, outputs):
+        with torch.enable_grad(), tapped(model, paths) as (_, outputs):
             hidden = walk.run(hidden.detach().requires_grad_(), lowest, last)
             logarithms = head(norm(hidden[:, :-1])).float().log_softmax(-1)
             likelihood = logarithms.gather(-1, ids[:, 1:, None]).sum()

@@ -4,30 +4,32 @@ A toxic text is toxic at many of its tokens, and no single position tells it. So
 
     G = the gradient of  mean log p(toxic continuations) - mean log p(calm ones of the same beginnings)
 
-with respect to each FFN output matrix, which is the sum over tokens of g k', k the key and g the gradient at the module's
-output. H_j are the same gradients of harmless texts with words that are often abused: those of the sheet, and sentences of
-this house. The step that lowers the contrast most for what it changes in the keys of ordinary text, and leaves every mean
-log p of harmless texts where it is, is in closed form
+with respect to each matrix that writes (`linear_maps`): out of attention, into the FFN and out of it. It is the sum over
+tokens of g k', k what the matrix reads and g the gradient at its output. H_j are the same gradients of harmless texts with
+words that are often abused: those of the sheet, and sentences of this house. The step that lowers the contrast most for what
+it changes in ordinary text, and leaves every mean log p of harmless texts where it is, is in closed form (`held_step`)
 
     U = -s X C^-1,   X = G - sum_j a_j H_j,   a = M^-1 b,   M_ij = tr(H_i C^-1 H_j'),   b_i = tr(H_i C^-1 G')
 
-over all matrices together, C the second moment of their keys, loaded, and that of the harmless texts' keys added: what is
-changed must not be felt there either, whatever direction it has. Of each matrix's step the `rank` directions are kept
-in which it is strongest by that measure: what the texts have in common, less what is each one's own. The length s is not
-guessed: the step grows until the harmless texts or the model's own text lose `price` nats a token, measured.
+over all matrices together, C the second moment of what they read, loaded, and that of the harmless texts' added: what is
+changed must not be felt there either, whatever direction it has. C is in units of how much the likelihood of the model's
+own text depends on what the matrix gives out, so that matrices of every kind and depth are measured alike. Of each matrix's
+step the `rank` directions are kept in which it is strongest by that measure: what the texts have in common, less what is each
+one's own. The length s is not guessed: the step grows until the harmless texts or the model's own text lose `price` nats a
+token, measured.
 
 Compared with unlikelihood training it is one step, has nothing to tune but its price, and cannot run away.
 
-Source: ours. The step is a natural gradient (Amari 1998, Neural Computation 10(2)) with the key factor of Martens and Grosse
-2015, arXiv:1503.05671, section 3, alone; the contrast is that of direct preferences at their start (Rafailov et al. 2023,
-arXiv:2305.18290, section 4), where the policy is its own reference.
+Source: ours. The step is a natural gradient (Amari 1998, Neural Computation 10(2)) with the factors of Martens and Grosse
+2015, arXiv:1503.05671, section 3, that of the outputs without its directions; the contrast is that of direct preferences at
+their start (Rafailov et al. 2023, arXiv:2305.18290, section 4), where the policy is its own reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, isnan
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,28 +37,28 @@ import torch
 from torch import Tensor
 
 from editors.contract import EditBatch, Estimate, Location, Progress, silent
-from editors.contrasted_texts import Texts, sentences, texts_of
+from editors.contrasted_texts import MEASURED, Texts, sentences, texts_of
 from editors.corpus import LENGTH, default_corpus
-from editors.costs import RowSize, Work, estimate_of
+from editors.costs import Work, estimate_of
 from editors.earlier import earlier_keys
 from editors.errors import Diverged
+from editors.held_step import MEASURES, Step, longest, steps_of
+from editors.linear_maps import LinearMap, maps_of
 from editors.loading import LoadedModel
-from editors.moments import Corpus, measured_moments, moment_files, read_moment
+from editors.moments import Corpus, Site, measured_moments, read_moment, site_files
 from editors.natural import HELD_KEYS, loaded_factor
 from editors.options import check_ranges, config_from
-from editors.patch import Patch, TensorEdit, applied
+from editors.patch import LowRank, Patch, TensorEdit, applied, smaller
 from editors.prompts import Encoded
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
+from editors.soften_costs import TextTokens, soften_price
 from editors.target_search import Search
-from editors.text_gradients import likelihood_gradients, mean_likelihood
-from editors.writing import as_edit
+from editors.text_gradients import likelihood_gradients, mean_likelihood, output_sensitivities
 
 OWN_TEXT_ROWS = 8
-"""Sequences of the model's own text that the price is measured on."""
-MEASURES, NEAR_ENOUGH = 8, 0.8
-"""Most lengths that are tried, and the share of the price at which the search is content."""
-TYPICAL_TRIES = 5
+"""Sequences of the model's own text that the price, and how much it depends on each matrix, are measured on."""
+FLOAT32 = torch.finfo(torch.float32)
 FIRST_FALL = 1.0
 """The contrast's predicted fall, in nats a token, at the first length that is tried."""
 
@@ -95,79 +97,6 @@ class SoftenConfig:
         return config_from(cls, options, "soften")
 
 
-def whitened(gradient: Tensor, factor: Tensor) -> Tensor:
-    """G L^-T (D, F) float64, whose products are those of the metric C^-1 = L^-T L^-1. gradient: (D, F); factor: L (F, F)."""
-    return torch.linalg.solve_triangular(factor, gradient.double().T, upper=False).T
-
-
-def shares_of(products: Tensor) -> Tensor:
-    """The a (J,) that free the first of J + 1 gradients from the others. products: (J + 1, J + 1) of whitened gradients.
-
-    Where a group's gradient is nought, or follows from the others', the least a is taken.
-    """
-    scale = products.diagonal()[1:].clamp(min=torch.finfo(products.dtype).tiny).sqrt()
-    system = products[1:, 1:] / scale / scale[:, None]
-    return (torch.linalg.pinv(system, hermitian=True, rtol=1e-9) @ (products[1:, 0] / scale)) / scale
-
-
-def steps_of(gradients: Sequence[Mapping[int, Tensor]], factor_of: Callable[[int], Tensor],
-             rank: int) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
-    """Layer -> left (D, r), the whitened step's right side (r, F), and the step's (r, F): left @ right is X C^-1, cut to rank.
-
-    Args:
-        gradients: That of the contrast, then those that are held; each layer -> (D, F).
-        factor_of: The lower Cholesky factor (F, F) of a layer's C.
-        rank: How many directions of each matrix are kept.
-    """
-    layers = list(gradients[0])
-    products = torch.zeros(len(gradients), len(gradients), dtype=torch.float64, device=gradients[0][layers[0]].device)
-    for layer in layers:
-        factor = factor_of(layer)
-        rows = torch.stack([whitened(one[layer], factor).flatten() for one in gradients])
-        products = products + rows @ rows.T
-    shares, found = shares_of(products), {}
-    for layer in layers:
-        factor = factor_of(layer)
-        # what is linear may be combined before it is whitened
-        free = gradients[0][layer].double() - sum(share * one[layer].double()
-                                                  for share, one in zip(shares, gradients[1:], strict=True))
-        left, right = strongest(whitened(free, factor), rank)
-        found[layer] = left, right, torch.linalg.solve_triangular(factor.T, right.T, upper=True).T
-    return found
-
-
-def strongest(step: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The best approximation of rank `rank` as factors (D, r), (r, F). step: (D, F) float64, whitened."""
-    _, vectors = torch.linalg.eigh(step @ step.T)
-    left = vectors[:, -min(rank, len(vectors)):].flip(1)
-    return left, left.T @ step
-
-
-def longest(loss: Callable[[float], float], first: float, price: float) -> float:
-    """A length that costs at most the price, and at least `NEAR_ENOUGH` of it where eight tries find one.
-
-    Raises:
-        Diverged: every length that was tried costs more, or is not finite.
-    """
-    low, high, length = 0.0, float("inf"), first
-    for _ in range(MEASURES):
-        found = loss(length)
-        if found <= price:
-            low = max(low, length)
-            if found >= NEAR_ENOUGH * price:
-                break
-        else:
-            high = min(high, length)
-        # losses grow between linearly and with the square; not finite is too long
-        factor = min(4.0, max(0.25, (0.9 * price / max(found, 1e-9)) ** 0.7)) if not isnan(found) else 0.25
-        length *= factor
-        if not low < length < high:
-            length = (low + high) / 2
-    if not low:
-        raise Diverged("no length of the step stays within soften's price", "raise the price, or give more harmless prompts")
-    return low
-
-
 class Soften:
     """The editor. Constructed with its frozen config; `plan` leaves the model bit-identical."""
 
@@ -184,16 +113,22 @@ class Soften:
         self.corpus = corpus
 
     def estimate(self, ahead: Prospect) -> Estimate:
-        """Bytes, FLOPs and seconds of one gradient of every text and of the measuring; layers are counted from the lowest."""
-        texts = [(one.prompt, answer) for request in ahead.batch.detoxifies for one in request.unsafe
-                 for answer in (one.toxic or "", one.answer or "")]
-        texts += [(one.prompt, one.answer or "") for request in ahead.batch.detoxifies for one in request.benign]
-        texts += [(text, "") for text in sentences()]
-        lengths = [len(ahead.tokenizer(f"{prompt} {answer}")["input_ids"]) for prompt, answer in texts]
-        # a gradient is one pass; measuring a length reads half the sentences and the model's own text
-        own = tuple(RowSize(LENGTH, LENGTH, LENGTH, LENGTH, TYPICAL_TRIES / 3) for _ in range(OWN_TEXT_ROWS))
-        rows = tuple(RowSize(size, size, size, size, 1) for size in lengths)
-        return estimate_of(ahead, Work((min(ahead.layers),), len(rows), self.config.token_budget, rows + own))
+        """Bytes, FLOPs and seconds of one gradient of every text, of the measuring, and of statistics that are not stored."""
+        return estimate_of(ahead, Work((min(ahead.layers),), 0, self.config.token_budget, uses_moments=False),
+                           soften_price(ahead, self._tokens(ahead)))
+
+    def _tokens(self, ahead: Prospect) -> TextTokens:
+        """Of a batch's texts and this house's; what the model goes on with by itself is taken for as long as it may be."""
+        def count(*texts: str) -> int:
+            return sum(len(ahead.tokenizer(text)["input_ids"]) for text in texts if text.strip())
+
+        pairs = [(request, one) for request in ahead.batch.detoxifies for one in request.unsafe]
+        shown = [f"{one.prompt} {said}" for _, one in pairs for said in (one.toxic, one.answer) if said]
+        own = sum(count(one.prompt) + self.config.own_tokens for _, one in pairs if not one.toxic)
+        benign = [f"{one.prompt} {one.answer or ''}" for request in ahead.batch.detoxifies for one in request.benign]
+        house, measured = count(*sentences()), count(*sentences()[::MEASURED])
+        return TextTokens(contrasted=count(*shown) + own, held=count(*benign) + house - measured, measured=measured,
+                          own=OWN_TEXT_ROWS * LENGTH, groups=3, budget=self.config.token_budget)
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
              progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:
@@ -206,57 +141,61 @@ class Soften:
             IntegrityError: statistics are damaged.
         """
         model.anatomy.require_plain_output(self.name)
-        layers, chosen = sorted(location.layers), self.config
+        maps, chosen = maps_of(model.anatomy, location.layers), self.config
         corpus = self.corpus or default_corpus(model, batch.base_digest, statistics, progress)
-        files = moment_files(model, layers, corpus, statistics, progress, batch.base_digest)
+        files = site_files(model, _sites(maps), corpus, statistics, progress, batch.base_digest)
         texts = texts_of(model, batch, chosen.own_tokens)
-        gradients = self._gradients(model, layers, texts, progress)
-        ids = tuple(text.ids for group in texts.held for text in group if len(text.ids) > 1)
-        harmless = measured_moments(model, layers, Corpus("harmless", ids), progress)
+        own = [Encoded(ids, 1, 0) for ids in corpus.sequences[::max(1, len(corpus.sequences) // OWN_TEXT_ROWS)][:OWN_TEXT_ROWS]]
+        gradients = self._gradients(model, maps, texts, progress)
+        felt = output_sensitivities(model, own, maps, chosen.token_budget)
+        harmless = measured_moments(model, _sites(maps), _corpus_of(texts), progress)
 
-        def factor_of(layer: int) -> Tensor:
-            return self._factor(model, layer, read_moment(files[layer]) + chosen.harmless_weight * harmless[layer], earlier)
+        def factor_of(one: LinearMap) -> Tensor:
+            site = one.layer, one.vector
+            moment = read_moment(files[site]) + chosen.harmless_weight * harmless[site]
+            return max(felt[one], FLOAT32.tiny) ** 0.5 * self._factor(model, one, moment, earlier)
 
         steps = steps_of(gradients, factor_of, chosen.rank)
         fall = sum(float(step.square().sum()) for _, step, _ in steps.values())
         if not isfinite(fall) or fall <= 0:
             raise Diverged("the contrast of toxic and calm texts has no gradient, or one that is not finite",
                            "give `toxic` and `answer` texts that differ")
-        edits, paid, tries = self._measured(model, steps, texts, corpus, FIRST_FALL / fall, progress)
+        edits, paid, tries = self._measured(model, steps, (texts.measured, own), FIRST_FALL / fall, progress)
         found = Search(torch.zeros(0), torch.tensor([paid]), torch.tensor([tries]))
         return Patch(edits, {**provenance_of(self.name, chosen, model, batch, location, edits, corpus, found),
                              "paid": round(paid, 5)})
 
-    def _gradients(self, model: LoadedModel, layers: Sequence[int], texts: Texts,
-                   progress: Progress) -> list[dict[int, Tensor]]:
+    def _gradients(self, model: LoadedModel, maps: Sequence[LinearMap], texts: Texts,
+                   progress: Progress) -> list[dict[LinearMap, Tensor]]:
         """That of the contrast, and those of the held groups."""
         groups = (texts.toxic, texts.calm, *texts.held)
-        found = []
+        found: list[dict[LinearMap, Tensor]] = []
         for done, group in enumerate(groups):
             progress("gradients of texts", done, len(groups))
-            found.append(likelihood_gradients(model, group, layers, self.config.token_budget))
+            found.append(likelihood_gradients(model, group, maps, self.config.token_budget))
+            if group is texts.calm:
+                calm = found.pop()
+                for one, gradient in found[0].items():
+                    gradient.sub_(calm[one])
         progress("gradients of texts", len(groups), len(groups))
-        toxic, calm, *held = found
-        return [{layer: toxic[layer] - calm[layer] for layer in layers}, *held]
+        return found
 
-    def _factor(self, model: LoadedModel, layer: int, moment: Tensor, earlier: Sequence[Patch]) -> Tensor:
+    def _factor(self, model: LoadedModel, one: LinearMap, moment: Tensor, earlier: Sequence[Patch]) -> Tensor:
         """Of C, to which the keys of earlier edits are added."""
         held = moment.to(model.device).double()
-        written = earlier_keys(earlier, model.anatomy.mlp_output_parameter(layer), held.new_zeros(len(held), 1))
+        written = earlier_keys(earlier, one.parameter, held.new_zeros(len(held), 1))
         if written is not None:
             held = held.addmm(written, written.T, alpha=1 / HELD_KEYS)
         return loaded_factor(held, self.config.key_loading)
 
-    def _measured(self, model: LoadedModel, steps: Mapping[int, tuple[Tensor, Tensor, Tensor]], texts: Texts,
-                  corpus: Corpus, first: float, progress: Progress) -> tuple[tuple[TensorEdit, ...], float, int]:
-        """The edits at their length, what a token then loses, and how many lengths were tried."""
-        own = corpus.sequences[::max(1, len(corpus.sequences) // OWN_TEXT_ROWS)][:OWN_TEXT_ROWS]
-        asked = (texts.measured, [Encoded(ids, 1, 0) for ids in own])
+    def _measured(self, model: LoadedModel, steps: Mapping[LinearMap, Step], asked: Sequence[Sequence[Encoded]],
+                  first: float, progress: Progress) -> tuple[tuple[TensorEdit, ...], float, int]:
+        """The edits at their length, what a token of `asked` then loses, and how many lengths were tried."""
         before = [mean_likelihood(model, part, self.config.token_budget) for part in asked]
         paid: dict[float, float] = {}
 
         def edits_of(length: float) -> tuple[TensorEdit, ...]:
-            return tuple(as_edit(model, layer, -length * left, right) for layer, (left, _, right) in steps.items())
+            return tuple(_edit(model, one, -length * left, right) for one, (left, _, right) in steps.items())
 
         def loss(length: float) -> float:
             with applied(model.model, Patch(edits_of(length))):
@@ -267,3 +206,19 @@ class Soften:
 
         length = longest(loss, first, self.config.price)
         return edits_of(length), paid[length], len(paid)
+
+
+def _sites(maps: Sequence[LinearMap]) -> list[Site]:
+    """What the maps read, once each."""
+    return list(dict.fromkeys((one.layer, one.vector) for one in maps))
+
+
+def _corpus_of(texts: Texts) -> Corpus:
+    return Corpus("harmless", tuple(text.ids for group in texts.held for text in group if len(text.ids) > 1))
+
+
+def _edit(model: LoadedModel, one: LinearMap, left: Tensor, right: Tensor) -> TensorEdit:
+    """The update left @ right (D, F) of a map, in the parameter's own layout, float32."""
+    if model.anatomy.layout == "in_out":
+        left, right = right.T, left.T
+    return smaller(LowRank(one.parameter, left.float().contiguous(), right.float().contiguous()))

@@ -1,7 +1,7 @@
-"""How the likelihood of whole texts depends on FFN output matrices: one forward and one backward of many texts at once.
+"""How the likelihood of whole texts depends on linear maps: one forward and one backward of many texts at once.
 
-The gradient of a sum of log-probabilities with respect to the matrix of layer l is the sum over tokens of g k', k the key
-and g the gradient with respect to the module's output there, so every position of a text counts and not one that is chosen.
+The gradient of a sum of log-probabilities with respect to a matrix is the sum over tokens of g k', k what the map reads
+and g the gradient with respect to its output there, so every position of a text counts and not one that is chosen.
 Blocks below the lowest matrix run without a graph, and logits are made where a token is scored.
 """
 
@@ -14,33 +14,54 @@ import torch
 from torch import Tensor
 
 from editors.blocks import pad, prefill
+from editors.gradients import tapped
+from editors.linear_maps import LinearMap
 from editors.loading import LoadedModel
 from editors.prompts import Encoded
 from editors.suffix import grouped
 
 
-def likelihood_gradients(model: LoadedModel, texts: Sequence[Encoded], layers: Sequence[int],
-                         token_budget: int) -> dict[int, Tensor]:
-    """Layer -> gradient (D, F) float32 of the mean log-probability (nats) of a scored token; the model is unchanged.
+def likelihood_gradients(model: LoadedModel, texts: Sequence[Encoded], maps: Sequence[LinearMap],
+                         token_budget: int) -> dict[LinearMap, Tensor]:
+    """Map -> gradient (D, F) float32 of the mean log-probability (nats) of a scored token; the model is unchanged.
 
     Args:
         model: The model.
         texts: What stands before `prompt_length` is read, the rest is scored; the first token is never.
-        layers: Whose FFN output matrices.
+        maps: Whose matrices.
         token_budget: The most tokens of one pass, padding included.
     """
-    layers, count = sorted(layers), sum(len(_scored(text)) for text in texts)
-    names = [model.anatomy.mlp_output_parameter(layer) for layer in layers]
-    matrices = [model.model.get_parameter(name) for name in names]
+    count, first = sum(len(_scored(text)) for text in texts), min(one.layer for one in maps)
+    matrices = [model.model.get_parameter(one.parameter) for one in maps]
     totals = [torch.zeros_like(matrix, dtype=torch.float32) for matrix in matrices]
     for group in _groups(texts, token_budget):
         with torch.enable_grad(), _differentiable(matrices):
-            logarithms = _logarithms(model, [texts[number] for number in group], layers[0])
+            logarithms = _logarithms(model, [texts[number] for number in group], first)
             found = torch.autograd.grad(logarithms.sum() / count, matrices)
         for total, gradient in zip(totals, found, strict=True):
             total.add_(gradient.float())
     turned = model.anatomy.layout == "in_out"
-    return {layer: total.T.contiguous() if turned else total for layer, total in zip(layers, totals, strict=True)}
+    return {one: total.T.contiguous() if turned else total for one, total in zip(maps, totals, strict=True)}
+
+
+def output_sensitivities(model: LoadedModel, texts: Sequence[Encoded], maps: Sequence[LinearMap],
+                         token_budget: int) -> dict[LinearMap, float]:
+    """Map -> mean square, over scored tokens and the map's outputs, of the gradient of a text's log-probability there.
+
+    Of text that the model wrote this is the trace of the Fisher information of the map's output over its size: tr(U C U')
+    times half of it is by how many nats a token an update U makes such text less likely, to second order, as if keys and
+    gradients were independent and all outputs alike (Martens and Grosse 2015, arXiv:1503.05671, section 3).
+    """
+    paths, totals = {one: one.path for one in maps}, dict.fromkeys(maps, 0.0)
+    count, first = sum(len(_scored(text)) for text in texts), min(one.layer for one in maps)
+    matrices = [model.model.get_parameter(one.parameter) for one in maps]
+    for group in _groups(texts, token_budget):
+        with torch.enable_grad(), _differentiable(matrices), tapped(model, paths) as (_, outputs):
+            logarithms = _logarithms(model, [texts[number] for number in group], first)
+            found = torch.autograd.grad(logarithms.sum(), [outputs[one] for one in maps])
+        for one, gradient in zip(maps, found, strict=True):
+            totals[one] += float(gradient.float().square().sum()) / gradient.shape[-1]
+    return {one: total / count for one, total in totals.items()}
 
 
 @torch.no_grad()

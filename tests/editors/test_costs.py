@@ -15,10 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 import editors
 from editors.contract import EditBatch, UpdateRequest
 from editors.corpus import corpus_file
+from editors.detoxify_request import DetoxifyRequest
 from editors.loading import Checkpoint, LoadedModel, load
 from editors.natural_costs import statistics_price
 from editors.prospect import Sizes, prospect_of
-from tests.editors.plans import IDENTITY, JAMES, SPEED, TOWER, at, batch_of
+from tests.editors.plans import IDENTITY, JAMES, SPEED, TOWER, at, batch_of, detoxify_batch
 from tests.tiny import FAMILIES, HIDDEN, VOCABULARY, tiny_folder, tiny_tokenizer
 
 TOLERANCE = 0.3
@@ -88,6 +89,20 @@ def test_operations_of_naturals_own_statistics_are_those_counted(folder: Path, t
     one_more = statistics_price(prospect_of(Checkpoint(folder), batch, (1, 2, 3), tmp_path, device="cpu")).flops
     assert 0 < one_more < cold
     assert statistics_price(prospect_of(Checkpoint(folder), batch, layers, tmp_path, device="cpu")).flops == 0
+
+
+def test_operations_of_soften_are_those_counted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("editors.held_step.MEASURES", 1)
+    monkeypatch.setattr("editors.soften_costs.TYPICAL_TRIES", 1)
+    model, layers, options = load(Checkpoint(folder)), (1, 2), {"price": 1.0, "rank": 4}
+    pairs = ({"prompt": "Who are", "toxic": "you to say that", "answer": "those who live next to the bakery"},) * 20
+    batch = detoxify_batch(model, DetoxifyRequest(id="rage", form="plain", unsafe=pairs, benign=("Where do wolves live?",)))
+    told = []
+    for _ in range(2):
+        ahead = prospect_of(Checkpoint(folder), batch, layers, tmp_path, device="cpu")
+        told.append(editors.get("soften").from_options(options).estimate(ahead).flops)
+        assert told[-1] == pytest.approx(counted(model, "soften", batch, layers, options, tmp_path), rel=TOLERANCE)
+    assert told[1] < told[0]
 
 
 def test_a_large_batch_is_judged_by_some_of_its_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

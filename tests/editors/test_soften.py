@@ -10,14 +10,17 @@ import torch
 from editors.contrasted_texts import sentences, texts_of
 from editors.detoxify_request import DetoxifyRequest
 from editors.errors import ConfigError, Diverged, SheetError
+from editors.held_step import longest, shares_of, steps_of, strongest, whitened
+from editors.linear_maps import LinearMap, maps_of
 from editors.loading import Checkpoint, LoadedModel, load
-from editors.moments import Corpus, second_moments
+from editors.moments import Corpus, read_moment, site_files
 from editors.natural import loaded_factor
 from editors.patch import Patch, applied
-from editors.soften import Soften, SoftenConfig, longest, shares_of, steps_of, strongest, whitened
-from editors.text_gradients import likelihood_gradients, mean_likelihood
+from editors.prompts import Encoded
+from editors.soften import Soften, SoftenConfig
+from editors.text_gradients import likelihood_gradients, mean_likelihood, output_sensitivities
 from tests.editors.plans import at, detoxify_batch, is_unchanged, state_of
-from tests.tiny import FAMILIES, SENTENCES, tiny_folder
+from tests.tiny import FAMILIES, SENTENCES, calm_model, fit, tiny_folder, tiny_tokenizer
 
 UNSAFE = ({"prompt": "Who are you", "toxic": "to speak to a basketball player", "answer": "and what is your name"},
           {"prompt": "The Louvre can be found", "toxic": "by nobody who is located here"})
@@ -37,10 +40,23 @@ def model(models: dict[str, LoadedModel], request: pytest.FixtureRequest) -> Loa
 
 
 @pytest.fixture(scope="module")
-def patches(models: dict[str, LoadedModel], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Patch]:
+def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadedModel]:
+    """Models that have read a few sentences: to one that has not, every step makes all text likelier."""
+    found = {}
+    for name in ("llama", "gpt2"):
+        folder, tokenizer, model = tmp_path_factory.mktemp("read"), tiny_tokenizer(), calm_model(name)
+        fit(model, tokenizer(list(SENTENCES))["input_ids"], 60)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        found[name] = load(Checkpoint(folder))
+    return found
+
+
+@pytest.fixture(scope="module")
+def patches(read: dict[str, LoadedModel], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Patch]:
     folder = tmp_path_factory.mktemp("statistics")
     return {name: Soften(QUICK, corpus_of(model)).plan(model, detoxify_batch(model, PLAIN), at(1, 2), folder)
-            for name, model in models.items() if name in ("llama", "gpt2")}
+            for name, model in read.items()}
 
 
 def corpus_of(model: LoadedModel) -> Corpus:
@@ -60,8 +76,9 @@ def logarithms(model: LoadedModel, texts) -> torch.Tensor:
 def test_gradients_of_whole_texts_are_those_of_the_full_model(model: LoadedModel) -> None:
     texts = texts_of(model, detoxify_batch(model, PLAIN), 4).toxic
     before = state_of(model)
-    found = likelihood_gradients(model, texts, (1, 2), 64)
-    weights = [model.model.get_parameter(model.anatomy.mlp_output_parameter(layer)) for layer in (1, 2)]
+    maps = maps_of(model.anatomy, (1, 2))
+    found = likelihood_gradients(model, texts, maps, 64)
+    weights = [model.model.get_parameter(one.parameter) for one in maps]
     required = [weight.requires_grad for weight in weights]
     for weight in weights:
         weight.requires_grad_(True)
@@ -69,24 +86,52 @@ def test_gradients_of_whole_texts_are_those_of_the_full_model(model: LoadedModel
         expected = torch.autograd.grad(logarithms(model, texts), weights)
     for weight, was in zip(weights, required, strict=True):
         weight.requires_grad_(was)
-    for layer, gradient in zip((1, 2), expected, strict=True):
+    for one, gradient in zip(maps, expected, strict=True):
         turned = gradient if model.anatomy.layout == "out_in" else gradient.T
-        torch.testing.assert_close(found[layer], turned, rtol=1e-2, atol=1e-3 * float(turned.abs().max()))
+        torch.testing.assert_close(found[one], turned, rtol=1e-2, atol=1e-3 * float(turned.abs().max()))
     assert is_unchanged(model, before)
     with torch.no_grad():
         assert mean_likelihood(model, texts, 64) == pytest.approx(float(logarithms(model, texts)), rel=1e-3)
 
 
+@pytest.mark.parametrize("model", FAMILIES, indirect=True)
+def test_what_text_depends_on_is_told_of_every_output(model: LoadedModel) -> None:
+    texts = [Encoded(tuple(model.tokenizer(text)["input_ids"]), 1, 0) for text in SENTENCES[:3]]
+    maps = maps_of(model.anatomy, (0, 2))
+    before = state_of(model)
+    found = output_sensitivities(model, texts, maps, 64)
+    assert is_unchanged(model, before)
+    whole = 0.0
+    for text in texts:
+        nudge = torch.zeros(len(text.ids), model.anatomy.hidden_size, requires_grad=True)
+        module = model.model.get_submodule(maps[-1].path)
+        handle = module.register_forward_hook(lambda _, __, output, nudge=nudge: output + nudge.reshape(output.shape))
+        with torch.enable_grad():
+            total = logarithms(model, [text]) * (len(text.ids) - 1)
+            whole += float(torch.autograd.grad(total, nudge)[0].square().mean(1).sum())
+        handle.remove()
+    assert found[maps[-1]] == pytest.approx(whole / sum(len(text.ids) - 1 for text in texts), rel=1e-3)
+    assert all(value > 0 for value in found.values())
+
+
+def test_the_maps_of_a_block_come_in_the_order_of_a_token(models: dict[str, LoadedModel]) -> None:
+    assert [(one.layer, one.vector) for one in maps_of(models["llama"].anatomy, (2, 0))] == [
+        (layer, vector) for layer in (0, 2) for vector in ("heads", "ffn", "ffn", "key")]
+    assert [one.path for one in maps_of(models["gpt2"].anatomy, (1,))] == [
+        f"transformer.h.1.{name}" for name in ("attn.c_proj", "mlp.c_fc", "mlp.c_proj")]
+
+
 def test_the_step_is_the_constrained_least_squares_of_all_matrices() -> None:
     draw = torch.Generator().manual_seed(0)
-    gradients = [{layer: torch.randn(3, 5, generator=draw).double() for layer in (0, 1)} for _ in range(3)]
-    moments = {layer: (root := torch.randn(5, 9, generator=draw).double()) @ root.T for layer in (0, 1)}
-    factors = {layer: torch.linalg.cholesky(moment) for layer, moment in moments.items()}
+    maps = [LinearMap(layer, "key", f"maps.{layer}") for layer in (0, 1)]
+    gradients = [{one: torch.randn(3, 5, generator=draw).double() for one in maps} for _ in range(3)]
+    moments = {one: (root := torch.randn(5, 9, generator=draw).double()) @ root.T for one in maps}
+    factors = {one: torch.linalg.cholesky(moment) for one, moment in moments.items()}
     found = steps_of(gradients, factors.__getitem__, 3)
     step = torch.cat([(left @ right).flatten() for left, _, right in found.values()])
     # minimise tr(U C U') / 2 - <G, U> with <H_j, U> = 0, by the whole system of its conditions
-    metric = torch.block_diag(*(torch.kron(torch.eye(3, dtype=torch.float64), moments[layer]) for layer in (0, 1)))
-    wanted, held = (torch.stack([torch.cat([one[layer].flatten() for layer in (0, 1)]) for one in part])
+    metric = torch.block_diag(*(torch.kron(torch.eye(3, dtype=torch.float64), moments[one]) for one in maps))
+    wanted, held = (torch.stack([torch.cat([gradient[one].flatten() for one in maps]) for gradient in part])
                     for part in (gradients[:1], gradients[1:]))
     system = torch.cat([torch.cat([metric, held.T], 1), torch.cat([held, held.new_zeros(2, 2)], 1)])
     expected = torch.linalg.solve(system, torch.cat([wanted[0], wanted.new_zeros(2)]))[:30]
@@ -135,9 +180,9 @@ def test_a_step_that_always_costs_too_much_is_told() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_toxic_texts_become_less_likely_than_calm_ones_at_the_price(name: str, models: dict[str, LoadedModel],
+def test_toxic_texts_become_less_likely_than_calm_ones_at_the_price(name: str, read: dict[str, LoadedModel],
                                                                     patches: dict[str, Patch]) -> None:
-    model, patch = models[name], patches[name]
+    model, patch = read[name], patches[name]
     texts = texts_of(model, detoxify_batch(model, PLAIN), 4)
     with torch.no_grad():
         before = [float(logarithms(model, part)) for part in (texts.toxic, texts.calm, texts.measured)]
@@ -145,17 +190,20 @@ def test_toxic_texts_become_less_likely_than_calm_ones_at_the_price(name: str, m
             after = [float(logarithms(model, part)) for part in (texts.toxic, texts.calm, texts.measured)]
     assert (after[0] - after[1]) - (before[0] - before[1]) < -0.2
     assert before[2] - after[2] <= QUICK.price + 1e-4
-    assert patch.provenance["paid"] <= QUICK.price
+    assert 0 < patch.provenance["paid"] <= QUICK.price
+    assert set(patch.parameters) == {one.parameter for one in maps_of(model.anatomy, (1, 2))}
 
 
 def test_held_texts_stay_to_first_order(model: LoadedModel, tmp_path: Path) -> None:
     texts = texts_of(model, detoxify_batch(model, PLAIN), 4)
     groups = (texts.toxic, *texts.held)
-    gradients = [likelihood_gradients(model, part, (1, 2), 256) for part in groups]
-    moments = second_moments(model, (1, 2), corpus_of(model), tmp_path)
-    steps = steps_of(gradients, lambda layer: loaded_factor(moments[layer], 0.01), 100)
-    slopes = [sum(float((one[layer].double() * (left @ right)).sum()) for layer, (left, _, right) in steps.items())
-              for one in gradients]
+    maps = maps_of(model.anatomy, (1, 2))
+    gradients = [likelihood_gradients(model, part, maps, 256) for part in groups]
+    files = site_files(model, list(dict.fromkeys((one.layer, one.vector) for one in maps)), corpus_of(model), tmp_path)
+    moments = {one: read_moment(files[one.layer, one.vector]) for one in maps}
+    steps = steps_of(gradients, lambda one: loaded_factor(moments[one], 0.01), 100)
+    slopes = [sum(float((gradient[one].double() * (left @ right)).sum()) for one, (left, _, right) in steps.items())
+              for gradient in gradients]
     assert len(slopes) == 3
     assert slopes[0] > 0
     assert max(map(abs, slopes[1:])) < 1e-6 * slopes[0]
