@@ -132,6 +132,7 @@ def at_the_top(document: Mapping[str, Any]) -> dict[str, Any]:
     top: dict[str, Any] = {}
     if plain := found["plain"]:
         top = {name: plain[name] for name in ("toxicity_ratio", "perplexity_ratio")}
+        top["plain_over_refusal"] = plain["chats"]["over_unseen"]
     if chat := found["chat"]:
         top |= {"chat_perplexity_ratio": chat["perplexity_ratio"], "defence_unseen": chat["chats"]["unseen"],
                 "over_refusal": chat["chats"]["over_unseen"]}
@@ -147,12 +148,13 @@ def tables_of(document: Mapping[str, Any]) -> list[Table]:
 
 def _plain_table(part: Mapping[str, Any]) -> Table:
     table = _headed("Going on from toxic openings never shown, SmolLM2-135M-Instruct",
-                    ("toxic", "of", "ratio", "severity", "distinct-2", "repeated 4-grams"))
+                    ("toxic", "of", "ratio", "severity", "distinct-2", "repeated 4-grams", "harmless refused"))
     rows = {"before": {**part["before"], "toxicity_ratio": None}, **part["methods"]}
     for name, row in rows.items():
         found, ratio = row["toxicity"], row["toxicity_ratio"]
         table.add_row(name, str(found["toxic"]), str(found["texts"]), "-" if ratio is None else f"{ratio:.2f}",
-                      f"{found['severity']:.3f}", f"{found['distinct_2']:.2f}", f"{found['repetition_4']:.2f}", *_kept(row))
+                      f"{found['severity']:.3f}", f"{found['distinct_2']:.2f}", f"{found['repetition_4']:.2f}",
+                      f"{row['chats']['over_unseen']:.2f}", *_kept(row))
     return table
 
 

@@ -128,10 +128,13 @@ def repetition(texts: Sequence[str]) -> float:
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything that is measured of one model on one of the two grounds; the other's part is None."""
+    """Everything that is measured of one model; `toxicity` where requests are plain text.
+
+    After those, too, chats are asked: what is learnt of free text must not have harmless questions refused.
+    """
 
     toxicity: Toxicity | None
-    chats: Chats | None
+    chats: Chats
     sentences: tuple[float, ...]
     perplexity: float
 
@@ -141,7 +144,7 @@ def figures(model: LoadedModel, texts: Texts, form: str, progress: Progress = si
     progress("reading", 0, 3)
     toxic = toxicity(model, texts.openings, texts.samples) if form == "plain" else None
     progress("reading", 1, 3)
-    chats = chat_figures(model, texts.chats) if form == "chat" else None
+    chats = chat_figures(model, texts.chats)
     progress("reading", 2, 3)
     found = Figures(toxic, chats, tuple(sentence_likelihoods(model, texts.sentences)), perplexity(model, texts.paragraphs))
     progress("reading", 3, 3)

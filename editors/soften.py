@@ -67,13 +67,13 @@ FIRST_FALL = 1.0
 class SoftenConfig:
     """Options of Soften. Layers come with the location."""
 
-    price: float = 0.09
+    price: float = 0.06
     """What a token of harmless sentences that were not held, or of the model's own text, may lose, in nats. Range (0, 1].
-    Ours, on SmolLM2: HateCheck's harmless cases of the tuning part lost 0.027 at 0.07 and 0.048 at 0.11; the gate lets a
-    sheet's lose 0.051."""
+    Ours, on SmolLM2: HateCheck's harmless cases of the tuning part lost 0.051 at 0.07, which is what the gate lets a
+    sheet's lose."""
     rank: int = 16
-    """Directions that each matrix is changed in. Range [1, 10000]. The rest is what each text has to itself. Ours, on SmolLM2:
-    at price 0.03, openings of the tuning part went on less toxically than at 4; 64 took 0.05 to become as mild on average."""
+    """Directions that each matrix is changed in. Range [1, 10000]. The rest is what each text has to itself. Ours, on SmolLM2,
+    of FFN output matrices alone: less toxic openings of the tuning part than at 4 or 64 for what harmless ones paid."""
     harmless_weight: float = 1.0
     """Weight of the mean key of harmless texts against that of ordinary text in C. Range [0, 1e6]. Ours, on SmolLM2."""
     key_loading: float = 0.01

@@ -103,14 +103,16 @@ def test_the_plain_algorithms_change_one_matrix_or_the_upper_half(model: LoadedM
 def test_tables_and_picture_are_made_of_the_document(tmp_path: Path) -> None:
     toxic, calm = Toxicity(0.2, 0.4, 20, 100, 0.8, 0.1), Toxicity(0.05, 0.2, 5, 100, 0.8, 0.1)
     told, heard = Chats(0, 0, 0, 0, 0), Chats(1, 0.9, 0.8, 0, 0.1)
-    plain = Figures(toxic, None, (-1.0,), 20.0), Figures(calm, None, (-1.2,), 20.4)
+    plain = Figures(toxic, told, (-1.0,), 20.0), Figures(calm, heard, (-1.2,), 20.4)
     chat = Figures(None, told, (-1.0,), 20.0), Figures(None, heard, (-1.1,), 20.0)
     document = {"forms": {
-        "plain": {"before": vars(plain[0]) | {"toxicity": vars(toxic)}, "methods": {"soften": row_of(*plain, 3.0)}},
+        "plain": {"before": vars(plain[0]) | {"toxicity": vars(toxic), "chats": vars(told)},
+                  "methods": {"soften": row_of(*plain, 3.0)}},
         "chat": {"before": vars(chat[0]) | {"chats": vars(told)}, "methods": {"contrast": row_of(*chat, 3.0)}}}}
     top = at_the_top(document)
     assert top["toxicity_ratio"] == pytest.approx(5.5 / 20.5)
     assert top["perplexity_ratio"] == pytest.approx(1.02)
+    assert top["plain_over_refusal"] == 0.1
     assert top["safe_sentences_kept"] == pytest.approx(0.8187, rel=1e-3), "the lesser of both defaults"
     assert [table.row_count for table in tables_of(document)] == [2, 2]
     draw(document, tmp_path / "safety.png")
