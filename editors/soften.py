@@ -18,7 +18,7 @@ step the `rank` directions are kept in which it is strongest by that measure: wh
 one's own. The length s is not guessed: the step grows until the harmless texts or the model's own text lose `price` nats a
 token, measured.
 
-Compared with unlikelihood training it is one step, has nothing to tune but its price, and cannot run away.
+Compared with unlikelihood training it is one step, and has nothing to tune but its price.
 
 Source: ours. The step is a natural gradient (Amari 1998, Neural Computation 10(2)) with the factors of Martens and Grosse
 2015, arXiv:1503.05671, section 3, that of the outputs without its directions; the contrast is that of direct preferences at
