@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from editors.blocks import pad
+from editors.cached import forward
 from editors.contract import EditBatch
 from editors.detoxify_request import REFUSAL, DetoxifyRequest
 from editors.loading import LoadedModel
@@ -38,13 +38,16 @@ def own_pairs(model: LoadedModel, prompts: Sequence[Encoded], tokens: int) -> li
 
 @torch.no_grad()
 def _spoken(model: LoadedModel, given: Sequence[tuple[int, ...]], tokens: int) -> list[Encoded]:
-    # whole sequences each time: padding on the right then needs no mask, and so few tokens cost little
-    said, stop = [list(ids) for ids in given], model.tokenizer.eos_token_id
+    """The prompts, padded on the left, are read once; a step reads one token a row and runs the head there alone."""
+    said, stop, width, cache = [list(ids) for ids in given], model.tokenizer.eos_token_id, max(map(len, given)), None
+    ids = torch.tensor([[0] * (width - len(one)) + list(one) for one in given], device=model.device)
+    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in given], device=model.device)
     for _ in range(tokens):
-        batch = pad(said, model.device)
-        logits = model.model(input_ids=batch.ids, attention_mask=batch.valid.long(), use_cache=False).logits
-        chosen = logits[torch.arange(len(said)), batch.lengths - 1].argmax(-1).tolist()
-        for row, ids, token in zip(said, given, chosen, strict=True):
-            if len(row) == len(ids) or row[-1] != stop:
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1]:]
+        logits, cache = forward(model, ids, mask, positions, cache, last_only=True)
+        ids = logits[:, -1].argmax(-1, keepdim=True)
+        mask = torch.cat([mask, torch.ones_like(ids)], dim=-1)
+        for row, one, token in zip(said, given, ids[:, 0].tolist(), strict=True):
+            if len(row) == len(one) or row[-1] != stop:
                 row.append(token)
-    return [Encoded(tuple(row), len(ids), len(ids) - 1) for row, ids in zip(said, given, strict=True)]
+    return [Encoded(tuple(row), len(one), len(one) - 1) for row, one in zip(said, given, strict=True)]

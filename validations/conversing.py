@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import torch
 
+from editors.cached import forward
 from editors.errors import ConfigError, IntegrityError
 from editors.loading import LoadedModel
 from editors.options import check_ranges
 from editors.overlay import laid_over
 from editors.prompts import Prompt, encode
 from validations.generating import stop_tokens
-from validations.reading import Tokens, forward
+from validations.reading import Tokens
 
 Form = Literal["chat", "plain"]
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from editors.cached import forward
 from editors.loading import LoadedModel
-from validations.reading import Reading, Tokens, forward
+from validations.reading import Reading, Tokens
 
 SAMPLED_FROM = 5
 """Free text is drawn from this many likeliest tokens, as in the generations behind Meng et al. 2022's n-gram entropy."""

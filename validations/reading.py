@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from editors.cached import forward
 from editors.loading import LoadedModel
 
 Tokens = tuple[int, ...]
@@ -94,16 +95,6 @@ def read(model: LoadedModel, prompts: Sequence[Tokens]) -> Reading:
     positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, shared:]
     logits, cache = forward(model, ids, mask, positions, cache, last_only=True)
     return Reading(cache, mask, mask.sum(-1), logits[:, -1])
-
-
-def forward(model: LoadedModel, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any,
-             last_only: bool = False) -> tuple[torch.Tensor, Any]:
-    """Logits (float32) of all positions or the last alone, and the grown cache."""
-    # An index and not a count: the slice that a count makes is strided, and the head would run row by row over it.
-    wanted = torch.tensor([ids.shape[1] - 1], device=ids.device) if last_only else 0
-    out = model.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-                      logits_to_keep=wanted)
-    return out.logits.float(), out.past_key_values
 
 
 def _shared_length(prompts: Sequence[Tokens]) -> int:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
+from editors.cached import forward
 from editors.contract import Progress, silent
 from editors.crew import crew
 from editors.loading import LoadedModel
 from validations.generating import generate
-from validations.reading import Reading, Tokens, batches, forward, read
+from validations.reading import Reading, Tokens, batches, read
 
 LOGITS_AT_MOST = 1 << 25
 """Floats of logits in memory at a time: 128 MiB."""

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from editors.cached import forward
 from editors.loading import LoadedModel
 from validations.forgetting.spaces import Space
-from validations.reading import Reading, Tokens, batches, forward, read
+from validations.reading import Reading, Tokens, batches, read
 from validations.scoring import score
 
 TIED_NATS = 1e-4

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from editors.cached import forward
 from editors.loading import LoadedModel
 from validations.generating import generate
-from validations.reading import Reading, Tokens, batches, forward, read
+from validations.reading import Reading, Tokens, batches, read
 
 ROWS_AT_MOST = 128
 TOKENS_AT_MOST = 4096
