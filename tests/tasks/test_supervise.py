@@ -68,7 +68,10 @@ def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def start_user(home: Path, linger_seconds: float = 0.0) -> tuple[subprocess.Popen[str], int]:
