@@ -130,7 +130,7 @@ def anatomy_of(config: dict[str, Any]) -> Anatomy:
     if entry is None:
         raise ArchitectureError(
             f"the architecture {model_type!r} is unknown; known are {', '.join(sorted(known_model_types()))}",
-            "add an entry to editors/architectures.json: blocks, mlp_output, mlp_inputs, attention, final_norm")
+            "add an entry to editors/architectures.json, like those that are there: blocks, mlp_output and the rest")
     try:
         hidden = int(config.get("hidden_size") or config["n_embd"])
         return Anatomy(

@@ -18,7 +18,7 @@ from editors.blocks import Walk, pad, prefill
 from editors.loading import LoadedModel
 from editors.target_search import TargetRow
 
-Site = TypeVar("Site", bound=Hashable)
+Name = TypeVar("Name", bound=Hashable)
 CERTAIN = 1e-4
 """An answer with a negative log-likelihood below this, in nats, has the log-odds of this and no gradient."""
 
@@ -121,13 +121,13 @@ class GradientReader:
 
 
 @contextmanager
-def tapped(model: LoadedModel, paths: Mapping[Site, str]) -> Iterator[tuple[dict[Site, Tensor], dict[Site, Tensor]]]:
+def tapped(model: LoadedModel, paths: Mapping[Name, str]) -> Iterator[tuple[dict[Name, Tensor], dict[Name, Tensor]]]:
     """Inside the block, the last input and output of each of the modules at these paths, the output with its graph."""
-    inputs: dict[Site, Tensor] = {}
-    outputs: dict[Site, Tensor] = {}
+    inputs: dict[Name, Tensor] = {}
+    outputs: dict[Name, Tensor] = {}
     handles = []
     for site, path in paths.items():
-        def keep(_: torch.nn.Module, given: tuple[Tensor, ...], output: Tensor, site: Site = site) -> None:
+        def keep(_: torch.nn.Module, given: tuple[Tensor, ...], output: Tensor, site: Name = site) -> None:
             inputs[site], outputs[site] = given[0].detach(), output
         handles.append(model.model.get_submodule(path).register_forward_hook(keep))
     try:

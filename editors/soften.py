@@ -48,13 +48,14 @@ from editors.loading import LoadedModel
 from editors.moments import Corpus, Site, measured_moments, read_moment, site_files
 from editors.natural import HELD_KEYS, loaded_factor
 from editors.options import check_ranges, config_from
-from editors.patch import LowRank, Patch, TensorEdit, applied, smaller
+from editors.patch import Patch, TensorEdit, applied
 from editors.prompts import Encoded
 from editors.prospect import Prospect
 from editors.provenance import provenance_of
 from editors.soften_costs import TextTokens, soften_price
 from editors.target_search import Search
 from editors.text_gradients import likelihood_gradients, mean_likelihood, output_sensitivities
+from editors.writing import edit_of
 
 OWN_TEXT_ROWS = 8
 """Sequences of the model's own text that the price, and how much it depends on each matrix, are measured on."""
@@ -128,7 +129,7 @@ class Soften:
         benign = [f"{one.prompt} {one.answer or ''}" for request in ahead.batch.detoxifies for one in request.benign]
         house, measured = count(*sentences()), count(*sentences()[::MEASURED])
         return TextTokens(contrasted=count(*shown) + own, held=count(*benign) + house - measured, measured=measured,
-                          own=OWN_TEXT_ROWS * LENGTH, groups=3, budget=self.config.token_budget)
+                          own=OWN_TEXT_ROWS * LENGTH, groups=2 + bool(benign), budget=self.config.token_budget)
 
     def plan(self, model: LoadedModel, batch: EditBatch, location: Location, statistics: Path,
              progress: Progress = silent, earlier: Sequence[Patch] = ()) -> Patch:
@@ -169,14 +170,15 @@ class Soften:
                    progress: Progress) -> list[dict[LinearMap, Tensor]]:
         """That of the contrast, and those of the held groups."""
         groups = (texts.toxic, texts.calm, *texts.held)
-        found: list[dict[LinearMap, Tensor]] = []
-        for done, group in enumerate(groups):
-            progress("gradients of texts", done, len(groups))
-            found.append(likelihood_gradients(model, group, maps, self.config.token_budget))
-            if group is texts.calm:
-                calm = found.pop()
-                for one, gradient in found[0].items():
-                    gradient.sub_(calm[one])
+
+        def read(place: int) -> dict[LinearMap, Tensor]:
+            progress("gradients of texts", place, len(groups))
+            return likelihood_gradients(model, groups[place], maps, self.config.token_budget)
+
+        contrast = read(0)
+        for one, gradient in read(1).items():
+            contrast[one].sub_(gradient)
+        found = [contrast, *(read(place) for place in range(2, len(groups)))]
         progress("gradients of texts", len(groups), len(groups))
         return found
 
@@ -195,7 +197,7 @@ class Soften:
         paid: dict[float, float] = {}
 
         def edits_of(length: float) -> tuple[TensorEdit, ...]:
-            return tuple(_edit(model, one, -length * left, right) for one, (left, _, right) in steps.items())
+            return tuple(edit_of(model, one.parameter, -length * left, right) for one, (left, _, right) in steps.items())
 
         def loss(length: float) -> float:
             with applied(model.model, Patch(edits_of(length))):
@@ -215,10 +217,3 @@ def _sites(maps: Sequence[LinearMap]) -> list[Site]:
 
 def _corpus_of(texts: Texts) -> Corpus:
     return Corpus("harmless", tuple(text.ids for group in texts.held for text in group if len(text.ids) > 1))
-
-
-def _edit(model: LoadedModel, one: LinearMap, left: Tensor, right: Tensor) -> TensorEdit:
-    """The update left @ right (D, F) of a map, in the parameter's own layout, float32."""
-    if model.anatomy.layout == "in_out":
-        left, right = right.T, left.T
-    return smaller(LowRank(one.parameter, left.float().contiguous(), right.float().contiguous()))

@@ -83,8 +83,9 @@ def _width(sizes: Sizes, vector: Vector) -> int:
 
 
 def _size(sizes: Sizes, one: LinearMap) -> int:
-    """Numbers in a map's matrix, of a gated FFN that has its two inputs in one twice as many."""
-    shapes = sizes.anatomy
-    if one.vector == "ffn":
-        return shapes.hidden_size * shapes.inner_size * (2 if one.path.endswith("gate_up_proj") else 1)
-    return shapes.hidden_size * _width(sizes, one.vector)
+    """Numbers in a map's matrix; those into the FFN share what a block has besides attention and the FFN's output."""
+    shapes, own = sizes.anatomy, sizes.anatomy.hidden_size * _width(sizes, one.vector)
+    if one.vector != "ffn":
+        return own
+    attention = shapes.hidden_size * (2 * sizes.attention_width + sizes.cache_width)
+    return (sizes.block_weights - attention - shapes.hidden_size * shapes.inner_size) // len(shapes.mlp_inputs)

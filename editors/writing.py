@@ -75,6 +75,11 @@ def write_layers(model: LoadedModel, writing: Writing, solve_layer: LayerSolver,
 
 def as_edit(model: LoadedModel, layer: int, left: Tensor, right: Tensor) -> LowRank | Dense:
     """The update left @ right (D, F) of a layer's FFN output matrix, in the parameter's own layout, float32."""
+    return edit_of(model, model.anatomy.mlp_output_parameter(layer), left, right)
+
+
+def edit_of(model: LoadedModel, parameter: str, left: Tensor, right: Tensor) -> LowRank | Dense:
+    """The same of any linear map's matrix."""
     if model.anatomy.layout == "in_out":
         left, right = right.T, left.T
-    return smaller(LowRank(model.anatomy.mlp_output_parameter(layer), left.float().contiguous(), right.float().contiguous()))
+    return smaller(LowRank(parameter, left.float().contiguous(), right.float().contiguous()))
